@@ -1,0 +1,1 @@
+"""What every layer uses and what imports none of ours: errors, units, clock, tasks, processes, paths."""
