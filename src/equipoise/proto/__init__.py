@@ -1,0 +1,1 @@
+"""Codecs without input or output: bytes in, values out, and back."""

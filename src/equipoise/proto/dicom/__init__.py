@@ -1,0 +1,1 @@
+"""DICOM's upper layer and message exchange, as a balancer needs them."""

@@ -1,0 +1,251 @@
+"""A-ASSOCIATE-RQ and -AC: read what a balancer decides on, change the little that it must, encode a request of our own.
+
+Everything else of a request passes as it came: items that this module does not know, user identity, their order.
+Source: DICOM PS3.8 sections 9.3.2 and 9.3.3 (the PDUs), annex D.1 (maximum length); PS3.7 annex D.3.3.3 (asynchronous
+operations window).
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from equipoise.proto.dicom.pdu import AbortReason, Pdu, PduError, PduType
+
+VERIFICATION = "1.2.840.10008.1.1"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+IMPLEMENTATION_CLASS_UID = "2.25.207293870155320171411259834404215513671"  # ours: PS3.5 annex B.2
+IMPLEMENTATION_VERSION = "EQUIPOISE_0_1"
+
+_FIXED_BYTES = 68  # protocol version to the end of the reserved field: where the items begin in a body
+_ITEM = struct.Struct(">BxH")
+_U32 = struct.Struct(">I")
+_CALLED, _CALLING = slice(4, 20), slice(20, 36)
+_TITLE_BYTES = 16
+_APPLICATION, _CONTEXT_RQ, _CONTEXT_AC, _ABSTRACT, _TRANSFER, _USER = 0x10, 0x20, 0x21, 0x30, 0x40, 0x50
+_MAX_LENGTH, _IMPLEMENTATION_CLASS, _ASYNC_WINDOW, _IMPLEMENTATION_VERSION = 0x51, 0x52, 0x53, 0x55
+
+
+@dataclass(frozen=True, slots=True)
+class PresentationContext:
+    """One proposal of a request: an odd id of 1 to 255, what, and in which encodings."""
+
+    id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateRequest:
+    """What a balancer reads of an A-ASSOCIATE-RQ.  `max_length` is None where the item is missing."""
+
+    protocol_version: int
+    called_ae: str
+    calling_ae: str
+    contexts: tuple[PresentationContext, ...]
+    max_length: int | None
+    body: bytes
+
+    def without_body(self) -> "AssociateRequest":
+        """Return the titles alone: 5 000 idle associations must not hold 20 kB each."""
+        return replace(self, contexts=(), body=b"")
+
+
+@dataclass(frozen=True, slots=True)
+class AssociateAccept:
+    """What a balancer reads of an A-ASSOCIATE-AC.
+
+    Attributes:
+        results: Context id to result, 0 for accepted (PS3.8 table 9-18).
+        max_length: None where the item is missing.
+    """
+
+    results: dict[int, int]
+    max_length: int | None
+    body: bytes
+
+    @property
+    def accepted_mask(self) -> int:
+        """The accepted contexts as one number: bit n stands for id n."""
+        return sum(1 << number for number, result in self.results.items() if result == 0)
+
+
+def parse_request(body: bytes) -> AssociateRequest:
+    """Read the body of an A-ASSOCIATE-RQ.  Raises: PduError."""
+    _check_fixed(body, "A-ASSOCIATE-RQ")
+    contexts: dict[int, PresentationContext] = {}
+    max_length = None
+    for kind, start, end in _items(body, _FIXED_BYTES, len(body)):
+        if kind == _CONTEXT_RQ:
+            context = _context(body, start, end)
+            if context.id in contexts:
+                raise _invalid(f"presentation context id {context.id} is proposed twice")
+            contexts[context.id] = context
+        elif kind == _USER:
+            max_length = _read_max_length(body, start, end)
+    if not contexts:
+        raise _invalid("A-ASSOCIATE-RQ without a presentation context")
+    return AssociateRequest(
+        protocol_version=int.from_bytes(body[0:2], "big"),
+        called_ae=ae_text(body[_CALLED]),
+        calling_ae=ae_text(body[_CALLING]),
+        contexts=tuple(contexts.values()),
+        max_length=max_length,
+        body=body,
+    )
+
+
+def parse_accept(body: bytes) -> AssociateAccept:
+    """Read the body of an A-ASSOCIATE-AC.  Raises: PduError."""
+    _check_fixed(body, "A-ASSOCIATE-AC")
+    results: dict[int, int] = {}
+    max_length = None
+    for kind, start, end in _items(body, _FIXED_BYTES, len(body)):
+        if kind == _CONTEXT_AC:
+            number = _context_id(body, start, end)
+            if number in results:
+                raise _invalid(f"presentation context id {number} is answered twice")
+            results[number] = body[start + 2]
+        elif kind == _USER:
+            max_length = _read_max_length(body, start, end)
+    return AssociateAccept(results=results, max_length=max_length, body=body)
+
+
+def forwarded_request(request: AssociateRequest, *, called_ae: str | None, unlimited_as: int) -> bytes:
+    """Return the PDU for the node: without an asynchronous window, with another called AE where one is given.
+
+    Args:
+        request: As the client sent it.
+        called_ae: Replaces the client's, or None.
+        unlimited_as: The maximum length, in bytes, that stands for an announced 0 (no limit).
+    """
+    body = _without_window(request.body, unlimited_as)
+    if called_ae is not None:
+        body[_CALLED] = _title(called_ae)
+    return Pdu(PduType.ASSOCIATE_RQ, bytes(body)).encode()
+
+
+def forwarded_accept(accept: AssociateAccept, request: AssociateRequest, *, unlimited_as: int) -> bytes:
+    """Return the PDU for the client: its own titles back (PS3.8 table 9-17), no asynchronous window."""
+    body = _without_window(accept.body, unlimited_as)
+    body[_CALLED], body[_CALLING] = request.body[_CALLED], request.body[_CALLING]
+    return Pdu(PduType.ASSOCIATE_AC, bytes(body)).encode()
+
+
+def encode_request(
+    called_ae: str, calling_ae: str, contexts: Sequence[PresentationContext], max_length: int = 16384
+) -> bytes:
+    """Return a request of our own, as health checks send it."""
+    items = bytearray(_item(_APPLICATION, APPLICATION_CONTEXT.encode()))
+    for context in contexts:
+        syntaxes = b"".join(_item(_TRANSFER, uid.encode()) for uid in context.transfer_syntaxes)
+        items += _item(
+            _CONTEXT_RQ, bytes([context.id, 0, 0, 0]) + _item(_ABSTRACT, context.abstract_syntax.encode()) + syntaxes
+        )
+    items += _item(
+        _USER,
+        _item(_MAX_LENGTH, _U32.pack(max_length))
+        + _item(_IMPLEMENTATION_CLASS, IMPLEMENTATION_CLASS_UID.encode())
+        + _item(_IMPLEMENTATION_VERSION, IMPLEMENTATION_VERSION.encode()),
+    )
+    fixed = bytes([0, 1, 0, 0]) + _title(called_ae) + _title(calling_ae) + bytes(32)
+    return Pdu(PduType.ASSOCIATE_RQ, fixed + bytes(items)).encode()
+
+
+def ae_text(field: bytes) -> str:
+    """Return an AE title without the padding that is not significant; NULs too, which some devices send for spaces.
+
+    What is not printable ASCII is shown escaped: titles go into events and onto terminals.
+    """
+    text = field.strip(b" \0").decode("ascii", "backslashreplace")
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def _title(text: str) -> bytes:
+    return text.encode("ascii").ljust(_TITLE_BYTES)[:_TITLE_BYTES]
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return _ITEM.pack(kind, len(value)) + value
+
+
+def _invalid(message: str) -> PduError:
+    return PduError(message, AbortReason.INVALID_VALUE)
+
+
+def _check_fixed(body: bytes, label: str) -> None:
+    if len(body) < _FIXED_BYTES:
+        raise _invalid(f"{label} of {len(body)} bytes, its fixed fields alone have {_FIXED_BYTES}")
+
+
+def _items(body: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield type, start and end of the value of each item between two places.  Raises: PduError."""
+    while start < end:
+        if end - start < _ITEM.size:
+            raise _invalid(f"{end - start} bytes left over behind the last item")
+        kind, length = _ITEM.unpack_from(body, start)
+        start += _ITEM.size
+        if length > end - start:
+            raise _invalid(f"item 0x{kind:02X} of {length} bytes overruns what holds it by {length - (end - start)}")
+        yield kind, start, start + length
+        start += length
+
+
+def _context_id(body: bytes, start: int, end: int) -> int:
+    if end - start < 4:
+        raise _invalid(f"presentation context of {end - start} bytes, at least 4")
+    number = body[start]
+    if number % 2 == 0:
+        raise _invalid(f"presentation context id {number} is even, ids are odd")
+    return number
+
+
+def _context(body: bytes, start: int, end: int) -> PresentationContext:
+    number = _context_id(body, start, end)
+    abstract: list[str] = []
+    transfer: list[str] = []
+    for kind, value_start, value_end in _items(body, start + 4, end):
+        if kind == _ABSTRACT:
+            abstract.append(_uid(body[value_start:value_end]))
+        elif kind == _TRANSFER:
+            transfer.append(_uid(body[value_start:value_end]))
+    if len(abstract) != 1 or not transfer:
+        raise _invalid(
+            f"presentation context {number} has {len(abstract)} abstract and {len(transfer)} transfer syntaxes, "
+            "it needs one and at least one"
+        )
+    return PresentationContext(number, abstract[0], tuple(transfer))
+
+
+def _uid(field: bytes) -> str:
+    return ae_text(field[:64])  # PS3.5 section 9.1: at most 64 characters
+
+
+def _read_max_length(body: bytes, start: int, end: int) -> int | None:
+    """Walk all sub-items, also behind the one looked for: what is forwarded later must be whole."""
+    found: int | None = None
+    for kind, value_start, value_end in _items(body, start, end):
+        if kind == _MAX_LENGTH:
+            if value_end - value_start != 4:
+                raise _invalid(f"maximum length item of {value_end - value_start} bytes, it has 4")
+            found = int(_U32.unpack_from(body, value_start)[0])
+    return found
+
+
+def _without_window(body: bytes, unlimited_as: int) -> bytearray:
+    """Return a body without item 0x53 in its user information, and with no maximum length of 0."""
+    result = bytearray(body[:_FIXED_BYTES])
+    for kind, start, end in _items(body, _FIXED_BYTES, len(body)):
+        value = body[start:end]
+        if kind == _USER:
+            value = b"".join(
+                _item(sub, _bounded(body[a:b], unlimited_as) if sub == _MAX_LENGTH else body[a:b])
+                for sub, a, b in _items(body, start, end)
+                if sub != _ASYNC_WINDOW
+            )
+        result += _ITEM.pack(kind, len(value)) + value
+    return result
+
+
+def _bounded(max_length: bytes, unlimited_as: int) -> bytes:
+    return max_length if any(max_length) else _U32.pack(unlimited_as)
