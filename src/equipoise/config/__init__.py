@@ -1,0 +1,1 @@
+"""The configuration: models, loading, and errors that a person can act on."""

@@ -1,0 +1,149 @@
+"""Rules between keys, on a site whose keys are right one by one.
+
+Leaves out what needs the machine or the network: whether an address is here, a name resolves, a port may be opened.
+Each finding has the path of the value that is easiest to change.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from equipoise.base.units import format_duration
+from equipoise.config.base import CheckParams
+from equipoise.config.fields import IpAddress, numeric, split_port
+from equipoise.config.models import Listener, Service, Site
+
+# Checks of one node never overlap: a timeout longer than the interval delays the next one, ten times make it a fiction.
+MOST_INTERVALS_IN_TIMEOUT = 10
+SHORTEST_INTERVAL_S = 0.1  # a node must not be worn out by its checks
+LONGEST_INTERVAL_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule that is broken, and where."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+def findings(site: Site) -> Iterator[Finding]:
+    """Yield every rule between keys that the site breaks."""
+    yield from _ports_used_twice(site)
+    for name, service in site.services.items():
+        for finding in _service(service):
+            yield Finding(("services", name, *finding.path), finding.message)
+
+
+def _service(service: Service) -> Iterator[Finding]:
+    yield from _needless_ports(service)
+    yield from _pool(service)
+    yield from _loops(service)
+    yield from _health(service)
+    yield from _setup(service)
+    yield from _families(service)
+
+
+def _ports_used_twice(site: Site) -> Iterator[Finding]:
+    taken: dict[int, list[tuple[str, Listener]]] = {}
+    for name, service in site.services.items():
+        for listener in service.listeners:
+            others = taken.setdefault(listener.port, [])
+            clash = next(((owner, other) for owner, other in others if _same_place(listener.host, other.host)), None)
+            others.append((name, listener))
+            if clash is not None:
+                owner, other = clash
+                whose = "this service already" if owner == name else f"service {owner!r}"
+                yield Finding(
+                    ("services", name, "listen", listener.entry),
+                    f"port {listener.port} of {listener.host} is taken by {whose}, which listens on {other.host}:"
+                    f" give one of them another address or port",
+                )
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Say whether two addresses share sockets; `::` takes IPv6 alone, so it leaves room for IPv4."""
+    if one == other:
+        return True
+    first, second = numeric(one), numeric(other)
+    if first is None or second is None or first.version != second.version:
+        return False
+    return first.is_unspecified or second.is_unspecified
+
+
+def _needless_ports(service: Service) -> Iterator[Finding]:
+    if "ports" in service.model_fields_set and all(split_port(text)[1] for text in service.listen):
+        yield Finding(("ports",), "has no effect: every address of listen names its port; take one of the two out")
+
+
+def _pool(service: Service) -> Iterator[Finding]:
+    if all(node.backup for node in service.nodes.values()):
+        yield Finding(("nodes",), "all nodes are backups, so nothing is backed up; leave backup out for at least one")
+
+
+def _loops(service: Service) -> Iterator[Finding]:
+    for name, node in service.nodes.items():
+        host, port = split_port(node.address)
+        for listener in service.listeners:
+            if port in (None, listener.port) and _calls(host, listener.host):
+                yield Finding(
+                    ("nodes", name, "address"),
+                    f"{node.address!r} is where this service itself listens, a loop; write the real server's address",
+                )
+                break
+
+
+def _calls(host: str, listener: str) -> bool:
+    if host == listener:
+        return True
+    address, own = numeric(host), numeric(listener)
+    if address is None or own is None or not own.is_unspecified:
+        return False
+    return address.is_loopback and address.version == own.version
+
+
+def _health(service: Service) -> Iterator[Finding]:
+    health: CheckParams = service.health
+    if not SHORTEST_INTERVAL_S <= health.interval <= LONGEST_INTERVAL_S:
+        yield Finding(
+            ("health", "interval"),
+            f"{format_duration(health.interval)} is out of range; write {format_duration(SHORTEST_INTERVAL_S)} to "
+            f"{format_duration(LONGEST_INTERVAL_S)}",
+        )
+    longest_s = MOST_INTERVALS_IN_TIMEOUT * health.interval
+    if "timeout" in health.model_fields_set and health.timeout > longest_s:
+        yield Finding(
+            ("health", "timeout"),
+            f"{format_duration(health.timeout)} is more than {MOST_INTERVALS_IN_TIMEOUT} times the interval of "
+            f"{format_duration(health.interval)}; write at most {format_duration(longest_s)}, or a longer interval",
+        )
+
+
+def _setup(service: Service) -> Iterator[Finding]:
+    dicom = service.dicom
+    if "setup_timeout" in dicom.model_fields_set and dicom.setup_timeout < dicom.connect_timeout:
+        yield Finding(
+            ("dicom", "setup_timeout"),
+            f"{format_duration(dicom.setup_timeout)} is shorter than connect_timeout, "
+            f"{format_duration(dicom.connect_timeout)}, so no second node is ever tried; make it longer",
+        )
+
+
+def _families(service: Service) -> Iterator[Finding]:
+    sources = (
+        (("source_address",), service.source_address),
+        (("health", "source_address"), service.health.source_address),
+    )
+    nodes = {name: numeric(split_port(node.address)[0]) for name, node in service.nodes.items()}
+    for path, text in sources:
+        source = numeric(text) if text else None
+        wrong = [name for name, address in nodes.items() if source and address and _differ(source, address)]
+        if source and wrong:
+            yield Finding(
+                path,
+                f"{text!r} is IPv{source.version}, the node {wrong[0]!r} is not, so it cannot be called from there; "
+                "leave it out or give each family a service of its own",
+            )
+
+
+def _differ(source: IpAddress, address: IpAddress) -> bool:
+    return source.version != address.version

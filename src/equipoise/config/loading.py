@@ -1,0 +1,127 @@
+"""Turn the text of a site document into a `Site`, or into all of its problems at once, each with its place.
+
+Leaves out files and directories: the text is handed in.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from equipoise.base.errors import ConfigError, Problem
+from equipoise.config.crosscheck import findings
+from equipoise.config.models import Catalogue, Site, site_model
+from equipoise.config.sentences import sentence
+from equipoise.config.tree import Path, Place, Tree, read_tree
+
+MOST_PROBLEMS = 100  # more help nobody; the rest is counted
+
+_AT_KEY = ("extra_forbidden", "invalid_key")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A site that is valid, and where each of its keys and values stands in the text."""
+
+    site: Site
+    file: str
+    values: Mapping[Path, Place]
+
+    def place(self, *path: str | int) -> tuple[int, int]:
+        """Return line and column of the value at this path of keys, or of the nearest one above it."""
+        place = _nearest_place(self.values, path)
+        return place.line, place.column
+
+    def problem(self, message: str, *path: str | int) -> Problem:
+        """Return a problem with the value at this path, for what only shows outside the document."""
+        line, column = self.place(*path)
+        return Problem(self.file, line, column, ".".join(map(str, path)), message)
+
+
+def load(text: str, file: str, catalogue: Catalogue) -> Document:
+    """Return the site that `text` describes.  Raises: ConfigError with every problem, in the order of the text."""
+    tree = read_tree(text, file)
+    if not isinstance(tree.data, dict):
+        message = "the document is not a mapping of keys; it starts with 'site: NAME' and 'services:'"
+        raise ConfigError([Problem(file, 1, 1, "", message)])
+    model = site_model(catalogue)
+    site, errors = _validate(model, tree.data)
+    problems = [*tree.problems, *(_problem(error, model, tree, file) for error in errors)]
+    sound = site if site is not None else _sound_part(model, tree.data, errors)
+    if sound is not None:
+        problems += _rules_broken(sound, tree, file)
+    if problems or site is None:
+        raise ConfigError(_in_order(problems))
+    return Document(site, file, tree.values)
+
+
+def _validate(model: type[Site], data: object) -> tuple[Site | None, list[ErrorDetails]]:
+    try:
+        return model.model_validate(data), []
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        return None, [each for each in found if not _is_echo(each)]
+
+
+def _is_echo(error: ErrorDetails) -> bool:
+    """Say whether a list counts as too short only because its entries are wrong, which is said already."""
+    return error["type"] == "too_short" and bool(error["input"])
+
+
+def _sound_part(model: type[Site], data: dict[str, object], errors: list[ErrorDetails]) -> Site | None:
+    """Return the site without what is wrong in it, so that rules between the rest are checked in the same run."""
+    broken = {error["loc"][:2] for error in errors}
+    services = data.get("services")
+    if not isinstance(services, dict):
+        return None
+    kept = {name: service for name, service in services.items() if ("services", name) not in broken}
+    return _validate(model, {"site": "unnamed", "services": kept})[0]
+
+
+def _rules_broken(site: Site, tree: Tree, file: str) -> Iterator[Problem]:
+    for finding in findings(site):
+        path, place = _resolve(finding.path, tree)
+        yield Problem(file, place.line, place.column, path, finding.message)
+
+
+def _problem(error: ErrorDetails, model: type[Site], tree: Tree, file: str) -> Problem:
+    message = sentence(error, model)
+    parts = error["loc"]
+    if error["type"] == "union_tag_invalid":
+        parts = (*parts, "check")  # the value that is wrong, not the mapping around it
+    path, place = _resolve(parts, tree, at_key=error["type"] in _AT_KEY)
+    return Problem(file, place.line, place.column, path, message)
+
+
+def _resolve(parts: Path, tree: Tree, *, at_key: bool = False) -> tuple[str, Place]:
+    """Return the keys that lead to an error as people write them, and the place to look at.
+
+    pydantic's path also has the tag of a union, `[key]` behind a key that is wrong itself, and an index where one value
+    stands for a list; none of these is in the text.
+    """
+    path: Path = ()
+    below: Any = tree.data
+    for part in parts:
+        at_key = at_key or part == "[key]"
+        if (*path, part) in tree.values:
+            path, below = (*path, part), below[part]
+        elif isinstance(below, dict) and part not in ("[key]", below.get("check")):
+            path, below = (*path, part), None
+    place = tree.keys.get(path) if at_key else None
+    return ".".join(map(str, path)), place or _nearest_place(tree.values, path)
+
+
+def _nearest_place(values: Mapping[Path, Place], path: Path) -> Place:
+    while path not in values:
+        path = path[:-1]
+    return values[path]
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    ordered = sorted(set(problems), key=lambda problem: (problem.line, problem.column, problem.path))
+    if (more := len(ordered) - MOST_PROBLEMS) <= 0:
+        return ordered
+    shown = ordered[:MOST_PROBLEMS]
+    return [*shown, Problem(shown[0].file, 0, 0, "", f"and {more} more problems; mend these first")]
