@@ -1,0 +1,1 @@
+"""What the configuration means: inputs, model, compile, diff, guard.  Pure."""

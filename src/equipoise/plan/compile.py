@@ -1,0 +1,129 @@
+"""Say what a site means: `Site` and facts in, `Plan` out.  Also the plan as JSON, there and back.
+
+Leaves out node states (verdicts, overrides), which never change a plan.  The same site and facts give the same plan and
+the same digest, whatever the order of its services; the order of nodes stays, because `first_up` reads it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import msgspec
+
+from equipoise.base.errors import EquipoiseError
+from equipoise.config import models
+from equipoise.config.base import CheckParams
+from equipoise.config.fields import numeric, split_port
+from equipoise.plan.inputs import HostFacts
+from equipoise.plan.model import Dicom, Endpoint, Node, Persistence, Plan, Service
+
+_DIGEST_DIGITS = 12
+_ENGINES = {("dicom", "l7_snat"): "gateway"}
+
+
+def names_to_resolve(site: models.Site) -> frozenset[str]:
+    """Return the host names of all nodes: what `HostFacts.resolved` is to answer."""
+    hosts = (split_port(node.address)[0] for service in site.services.values() for node in service.nodes.values())
+    return frozenset(host for host in hosts if numeric(host) is None)
+
+
+def compile_plan(site: models.Site, facts: HostFacts) -> Plan:
+    """Return the plan of this site."""
+    plan = Plan(
+        site=site.site,
+        services=tuple(_service(name, service, facts) for name, service in sorted(site.services.items())),
+        gateway_workers=site.gateway.workers,
+        drain_timeout_s=site.drain_timeout,
+        digest="",
+    )
+    return replace(plan, digest=_digest(plan))
+
+
+def _digest(plan: Plan) -> str:
+    content = json.dumps({**to_json(plan), "digest": ""}, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:_DIGEST_DIGITS]
+
+
+def _service(name: str, service: models.Service, facts: HostFacts) -> Service:
+    check, params = service.check
+    return Service(
+        name=name,
+        protocol=service.protocol,
+        mode=service.mode,
+        engine=_ENGINES[service.protocol, service.mode],
+        listen=tuple(Endpoint(listener.host, listener.port) for listener in service.listeners),
+        balance=service.balance,
+        persistence=_persistence(service.persistence),
+        health=params,
+        check=check,
+        nodes=tuple(_node(node_name, node, facts) for node_name, node in service.nodes.items()),
+        allow_from=service.allow_from,
+        max_connections=service.max_connections,
+        queue_wait_s=service.queue_wait,
+        source_address=service.source_address,
+        dicom=_dicom(service.dicom),
+    )
+
+
+def _node(name: str, node: models.Node, facts: HostFacts) -> Node:
+    host, port = split_port(node.address)
+    return Node(
+        name=name,
+        address=node.address,
+        host=host if numeric(host) is not None else facts.resolved.get(host),
+        port=port,
+        weight=node.weight,
+        max_connections=node.max_connections,
+        backup=node.backup,
+    )
+
+
+def _persistence(persistence: models.Persistence) -> Persistence:
+    return Persistence(by=persistence.by, ttl_s=persistence.ttl, mask=persistence.mask, mask6=persistence.mask6)
+
+
+def _dicom(dicom: models.Dicom) -> Dicom:
+    return Dicom(
+        called_ae_allow=dicom.called_ae_allow,
+        calling_ae_allow=dicom.calling_ae_allow,
+        node_called_ae=dicom.node_called_ae,
+        connect_timeout_s=dicom.connect_timeout,
+        setup_timeout_s=dicom.setup_timeout,
+        artim_s=dicom.artim,
+        idle_timeout_s=dicom.idle_timeout,
+        stall_timeout_s=dicom.stall_timeout,
+        max_associate_bytes=dicom.max_associate,
+    )
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """Return the plan as JSON values, numbers in the units of the plan; `from_json` reads it back."""
+    return {field.name: _plain(getattr(plan, field.name)) for field in fields(plan)}
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, CheckParams):  # not model_dump: it rounds sizes for people
+        return {name: _plain(each) for name, each in value}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, set | frozenset):
+        return sorted(_plain(each) for each in value)
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return msgspec.to_builtins(value)
+
+
+def from_json(stored: Any, checks: Mapping[str, type[CheckParams]]) -> Plan:
+    """Return the plan that `to_json` wrote.  Raises: EquipoiseError where another version wrote it, or nobody did."""
+    try:
+        services = [
+            {**service, "health": checks[service["check"]].model_validate(service["health"])}
+            for service in stored["services"]
+        ]
+        return msgspec.convert({**stored, "services": services}, Plan, dec_hook=lambda _, value: value)
+    except (msgspec.ValidationError, ValueError, KeyError, TypeError) as error:
+        raise EquipoiseError(f"the stored plan cannot be read ({error}); apply the document again") from None

@@ -1,0 +1,153 @@
+"""What differs between two plans, in the keys and units of the document.
+
+Leaves out what only follows from another change, such as a node's numeric host beside its address, and the digest.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from equipoise.base.units import format_duration, format_size
+from equipoise.config.base import CheckParams
+from equipoise.plan.model import Dicom, Node, Persistence, Plan, Service
+
+
+class What(StrEnum):
+    """What happened to a key."""
+
+    ADD, REMOVE, CHANGE = "add", "remove", "change"
+
+
+_Shown = tuple[Any, str]  # a value, and its text for people
+_Values = Plan | Service | Persistence | Dicom | Node
+_SHOWN_OTHERWISE = ("digest", "services", "name", "persistence", "health", "check", "nodes", "dicom")
+_KEYS = {"gateway_workers": "gateway.workers"}
+_SIGNS = {What.ADD: "+", What.REMOVE: "-", What.CHANGE: "~"}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference: `old` and `new` as people write them, None where there is nothing."""
+
+    path: str
+    what: What
+    old: str | None
+    new: str | None
+
+    def to_text(self) -> str:
+        """Return one line: `~ services.ct.nodes.a.weight: 100 -> 50`."""
+        values = " -> ".join(value for value in (self.old, self.new) if value is not None)
+        return f"{_SIGNS[self.what]} {self.path}: {values}"
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return the change as JSON values."""
+        return {"path": self.path, "what": self.what.value, "old": self.old, "new": self.new}
+
+
+def diff(old: Plan | None, new: Plan) -> tuple[Change, ...]:
+    """Return what changes from `old`, or from nothing, to `new`; empty exactly where both mean the same."""
+    if old is None:
+        added = (Change(f"services.{each.name}", What.ADD, None, _service_summary(each)) for each in new.services)
+        return (Change("site", What.ADD, None, new.site), *added)
+    return (*_fields("", old, new), *_services(old, new))
+
+
+def to_text(changes: tuple[Change, ...]) -> str:
+    """Return the changes for a person, one in a line."""
+    return "\n".join(change.to_text() for change in changes) or "no changes"
+
+
+def _services(old: Plan, new: Plan) -> Iterator[Change]:
+    for service in old.services:
+        if new.service(service.name) is None:
+            yield Change(f"services.{service.name}", What.REMOVE, _service_summary(service), None)
+    for service in new.services:
+        path, before = f"services.{service.name}", old.service(service.name)
+        if before is None:
+            yield Change(path, What.ADD, None, _service_summary(service))
+        else:
+            yield from _service(path, before, service)
+
+
+def _service(path: str, old: Service, new: Service) -> Iterator[Change]:
+    yield from _fields(path, old, new)
+    yield from _fields(f"{path}.persistence", old.persistence, new.persistence)
+    yield from _health(f"{path}.health", old, new)
+    yield from _fields(f"{path}.dicom", old.dicom, new.dicom)
+    yield from _nodes(f"{path}.nodes", old, new)
+
+
+def _nodes(path: str, old: Service, new: Service) -> Iterator[Change]:
+    for node in old.nodes:
+        if new.node(node.name) is None:
+            yield Change(f"{path}.{node.name}", What.REMOVE, _node_summary(node), None)
+    for node in new.nodes:
+        before = old.node(node.name)
+        if before is None:
+            yield Change(f"{path}.{node.name}", What.ADD, None, _node_summary(node))
+        elif before.address != node.address:  # host and port follow from it
+            yield from _fields(f"{path}.{node.name}", replace(before, host=node.host, port=node.port), node)
+        else:
+            yield from _fields(f"{path}.{node.name}", before, node)
+    yield from _order(path, [node.name for node in old.nodes], [node.name for node in new.nodes])
+
+
+def _order(path: str, old: list[str], new: list[str]) -> Iterator[Change]:
+    before = [name for name in old if name in new]
+    after = [name for name in new if name in old]
+    if before != after:  # `first_up` reads it
+        yield Change(path, What.CHANGE, f"in the order {', '.join(before)}", f"in the order {', '.join(after)}")
+
+
+def _fields(path: str, old: _Values, new: _Values) -> Iterator[Change]:
+    """Yield what differs between two values of one kind, leaving out what is shown in another way."""
+    for name in (field.name for field in fields(old)):
+        if name not in _SHOWN_OTHERWISE:
+            before, after = getattr(old, name), getattr(new, name)
+            key = _KEYS.get(name, name.removesuffix("_s").removesuffix("_bytes"))
+            dotted = f"{path}.{key}" if path else key
+            yield from _value(dotted, (before, _text(name, before)), (after, _text(name, after)))
+
+
+def _health(path: str, old: Service, new: Service) -> Iterator[Change]:
+    yield from _value(f"{path}.check", (old.check, old.check), (new.check, new.check))
+    before, after = _settings(old.health), _settings(new.health)
+    for key in dict.fromkeys((*before, *after)):
+        yield from _value(f"{path}.{key}", before.get(key), after.get(key))
+
+
+def _settings(params: CheckParams) -> dict[str, _Shown]:
+    texts = params.model_dump(mode="json")  # durations and sizes as people write them
+    shown = {name: sorted(value) if isinstance(value, frozenset) else texts[name] for name, value in params}
+    return {name: (value, _text(name, shown[name])) for name, value in params}
+
+
+def _value(path: str, old: _Shown | None, new: _Shown | None) -> Iterator[Change]:
+    """Yield a change where the values differ; where a rounded text would hide that, they are shown bare."""
+    if old is None or new is None:
+        yield Change(path, What.ADD if old is None else What.REMOVE, old and old[1], new and new[1])
+    elif old[0] != new[0]:
+        alike = old[1] == new[1]
+        yield Change(path, What.CHANGE, repr(old[0]) if alike else old[1], repr(new[0]) if alike else new[1])
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None:
+        return "unresolved" if name == "host" else "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list | frozenset):
+        return ", ".join(map(str, value)) or "none"
+    if name.endswith("_s"):
+        return format_duration(value)
+    return format_size(value) if name.endswith("_bytes") else str(value)
+
+
+def _service_summary(service: Service) -> str:
+    names = ", ".join(node.name for node in service.nodes)
+    return f"{service.protocol} on {_text('listen', service.listen)}, {service.balance}, nodes {names}"
+
+
+def _node_summary(node: Node) -> str:
+    return f"{node.address}, weight {node.weight}" + (", backup" if node.backup else "")

@@ -1,0 +1,105 @@
+"""The plan: what the configuration means, complete and immutable.  Engines render it; nothing adds to it.
+
+All durations are in seconds, all sizes in bytes.
+"""
+
+from dataclasses import dataclass
+
+from equipoise.config.base import CheckParams
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """A numeric IP address and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One real server of a pool.
+
+    Attributes:
+        address: As configured; shown to people.
+        host: The numeric address, or None while the configured name does not resolve.
+        port: None means the port that the client came to.
+        weight: As configured; 0 takes no new work.
+        max_connections: Associations open at once, or None for no limit of its own.
+    """
+
+    name: str
+    address: str
+    host: str | None
+    port: int | None
+    weight: int
+    max_connections: int | None
+    backup: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """How a client keeps its node: `by` is none, source_ip, calling_ae or cookie; masks are prefix lengths."""
+
+    by: str
+    ttl_s: float
+    mask: int
+    mask6: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dicom:
+    """What is particular to a DICOM service.  Empty allow-lists let every title in."""
+
+    called_ae_allow: tuple[str, ...]
+    calling_ae_allow: tuple[str, ...]
+    node_called_ae: str | None
+    connect_timeout_s: float
+    setup_timeout_s: float
+    artim_s: float
+    idle_timeout_s: float
+    stall_timeout_s: float
+    max_associate_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One virtual service, whole."""
+
+    name: str
+    protocol: str
+    mode: str
+    engine: str
+    listen: tuple[Endpoint, ...]
+    balance: str
+    persistence: Persistence
+    health: CheckParams
+    check: str
+    nodes: tuple[Node, ...]
+    allow_from: tuple[str, ...]
+    max_connections: int | None
+    queue_wait_s: float
+    source_address: str | None
+    dicom: Dicom
+
+    def node(self, name: str) -> Node | None:
+        """Return the node of that name."""
+        return next((node for node in self.nodes if node.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that the engines are to do.  `digest` is 12 hexadecimal digits of what it holds."""
+
+    site: str
+    services: tuple[Service, ...]
+    gateway_workers: int
+    drain_timeout_s: float
+    digest: str
+
+    def service(self, name: str) -> Service | None:
+        """Return the service of that name."""
+        return next((service for service in self.services if service.name == name), None)

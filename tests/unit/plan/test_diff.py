@@ -1,0 +1,148 @@
+"""Every field that changes has a line, in the keys and units of the document, and nothing else has one."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from equipoise.config.base import CheckParams
+from equipoise.plan.diff import Change, What, diff, to_text
+from equipoise.plan.model import Dicom, Endpoint, Node, Persistence, Plan, Service
+
+NODES = tuple(
+    Node(f"pacs-{letter}", f"10.0.0.{number}:104", f"10.0.0.{number}", 104, 100, None, backup=False)
+    for number, letter in enumerate("abc", start=11)
+)
+CT = Service(
+    name="ct",
+    protocol="dicom",
+    mode="l7_snat",
+    engine="gateway",
+    listen=(Endpoint("10.0.0.100", 104),),
+    balance="least_connections",
+    persistence=Persistence("none", 1800, 32, 64),
+    health=CheckParams(),
+    check="tcp",
+    nodes=NODES,
+    allow_from=(),
+    max_connections=None,
+    queue_wait_s=5,
+    source_address=None,
+    dicom=Dicom((), (), None, 2, 20, 30, 43200, 120, 131072),
+)
+PLAN = Plan("here", (CT, replace(CT, name="mr")), 1, 30, "0" * 12)
+
+
+def with_service(**changed: Any) -> Plan:
+    return replace(PLAN, services=(replace(CT, **changed), PLAN.services[1]))
+
+
+def with_node(**changed: Any) -> Plan:
+    return with_service(nodes=(replace(NODES[0], **changed), *NODES[1:]))
+
+
+@pytest.mark.parametrize(
+    ("new", "line"),
+    [
+        (replace(PLAN, site="there"), "~ site: here -> there"),
+        (replace(PLAN, gateway_workers=2), "~ gateway.workers: 1 -> 2"),
+        (replace(PLAN, drain_timeout_s=60), "~ drain_timeout: 30s -> 1m"),
+        (replace(PLAN, services=PLAN.services[:1]),
+         "- services.mr: dicom on 10.0.0.100:104, least_connections, nodes pacs-a, pacs-b, pacs-c"),
+        (replace(PLAN, services=(*PLAN.services, replace(CT, name="us", nodes=NODES[:1]))),
+         "+ services.us: dicom on 10.0.0.100:104, least_connections, nodes pacs-a"),
+        (with_service(listen=(Endpoint("fd00::1", 104),)), "~ services.ct.listen: 10.0.0.100:104 -> [fd00::1]:104"),
+        (with_service(balance="first_up"), "~ services.ct.balance: least_connections -> first_up"),
+        (with_service(max_connections=5), "~ services.ct.max_connections: none -> 5"),
+        (with_service(check="dicom_echo"), "~ services.ct.health.check: tcp -> dicom_echo"),
+        (with_service(health=CheckParams(interval=1)), "~ services.ct.health.interval: 5s -> 1s"),
+        (with_service(persistence=Persistence("source_ip", 1800, 32, 64)),
+         "~ services.ct.persistence.by: none -> source_ip"),
+        (with_service(dicom=replace(CT.dicom, max_associate_bytes=65536)),
+         "~ services.ct.dicom.max_associate: 128 KiB -> 64 KiB"),
+        (with_service(dicom=replace(CT.dicom, max_associate_bytes=131073)),
+         "~ services.ct.dicom.max_associate: 131072 -> 131073"),
+        (with_service(dicom=replace(CT.dicom, called_ae_allow=("A", "B*"))),
+         "~ services.ct.dicom.called_ae_allow: none -> A, B*"),
+        (with_service(nodes=NODES[:2]), "- services.ct.nodes.pacs-c: 10.0.0.13:104, weight 100"),
+        (with_service(nodes=(NODES[0], NODES[2], NODES[1])),
+         "~ services.ct.nodes: in the order pacs-a, pacs-b, pacs-c -> in the order pacs-a, pacs-c, pacs-b"),
+        (with_node(weight=50), "~ services.ct.nodes.pacs-a.weight: 100 -> 50"),
+        (with_node(backup=True), "~ services.ct.nodes.pacs-a.backup: false -> true"),
+        (with_node(host=None), "~ services.ct.nodes.pacs-a.host: 10.0.0.11 -> unresolved"),
+        (with_node(address="10.0.0.9", host="10.0.0.9", port=None),
+         "~ services.ct.nodes.pacs-a.address: 10.0.0.11:104 -> 10.0.0.9"),
+    ],
+)  # fmt: skip
+def test_one_change_is_one_line(new: Plan, line: str) -> None:
+    assert to_text(diff(PLAN, new)) == line
+
+
+def test_from_nothing_everything_is_added() -> None:
+    assert [(change.path, change.what) for change in diff(None, PLAN)] == [
+        ("site", What.ADD),
+        ("services.ct", What.ADD),
+        ("services.mr", What.ADD),
+    ]
+
+
+def test_the_digest_is_no_change_and_no_change_says_so() -> None:
+    assert to_text(diff(PLAN, replace(PLAN, digest="f" * 12))) == "no changes"
+
+
+def test_a_change_as_json() -> None:
+    change = Change("services.ct.nodes.a", What.ADD, None, "10.0.0.1")
+    assert change.to_json() == {"path": "services.ct.nodes.a", "what": "add", "old": None, "new": "10.0.0.1"}
+
+
+def other_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return ("x",) if isinstance(value, tuple) else "10.0.0.9"
+
+
+def changed_plans() -> list[tuple[str, Plan]]:
+    """Return, for every field of every value in a plan, the plan in which that field alone is different."""
+    kept = ("name", "nodes", "services", "digest", "health", "persistence", "dicom")
+    plans: list[tuple[str, Plan]] = []
+    for owner, put in (
+        (PLAN, lambda each: each),
+        (CT, lambda each: replace(PLAN, services=(each, PLAN.services[1]))),
+        (CT.persistence, lambda each: with_service(persistence=each)),
+        (CT.dicom, lambda each: with_service(dicom=each)),
+        (NODES[0], lambda each: with_service(nodes=(each, *NODES[1:]))),
+    ):
+        for name in (field.name for field in fields(owner) if field.name not in kept):
+            plans.append(
+                (f"{type(owner).__name__}.{name}", put(replace(owner, **{name: other_value(getattr(owner, name))})))
+            )
+    for name, value in CheckParams(port=104):
+        plans.append((f"health.{name}", with_service(health=CheckParams.model_construct(**{name: other_value(value)}))))
+    return plans
+
+
+@pytest.mark.parametrize(("name", "new"), changed_plans(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_field_that_changes_is_named(name: str, new: Plan) -> None:
+    (change,) = diff(PLAN, new)
+    key = (
+        name.rpartition(".")[2].removesuffix("_s").removesuffix("_bytes").replace("gateway_workers", "gateway.workers")
+    )
+    assert change.path.endswith(key)
+    assert change.old != change.new
+
+
+nodes = st.lists(st.sampled_from(NODES), unique_by=lambda node: node.name).map(tuple)
+services = st.builds(replace, st.just(CT), name=st.sampled_from("abc"), nodes=nodes, queue_wait_s=st.floats(0.001, 10))
+plans = st.lists(services, unique_by=lambda service: service.name).map(
+    lambda found: replace(PLAN, services=tuple(sorted(found, key=lambda service: service.name)))
+)
+
+
+@given(plans, plans)
+def test_there_is_a_change_exactly_where_plans_differ(old: Plan, new: Plan) -> None:
+    assert diff(old, old) == ()
+    assert bool(diff(old, new)) == (old != new)
