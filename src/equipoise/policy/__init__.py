@@ -1,0 +1,1 @@
+"""Ways to pick a node, one file each, and persistence.  Pure and seeded."""

@@ -1,0 +1,42 @@
+"""What a way to pick a node is.  Pure: the same picks in the same order give the same nodes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks: what persistence and hashing go by."""
+
+    source_ip: str
+    calling_ae: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node that may take this work now.
+
+    Attributes:
+        weight: At least 1; twice the weight, twice the work.
+        connections: Open now, those on their way included.
+    """
+
+    name: str
+    weight: int
+    connections: int
+
+
+class Policy(Protocol):
+    """One service's way to pick; it may remember what it picked before."""
+
+    def pick(self, candidates: Sequence[Candidate], client: Client) -> str:
+        """Return the name of one of `candidates`, of which there is at least one, in the configuration's order."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyKind:
+    """A policy as the configuration finds it: `name` is what `balance` says."""
+
+    name: str
+    make: Callable[[], Policy]
