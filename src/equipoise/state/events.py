@@ -1,0 +1,203 @@
+"""What can happen, one class a kind.  The supervisor makes inputs of them, the journal keeps, the snapshot folds them.
+
+An event has no field for a payload, a patient's data or a secret.  Durations carry their unit in the name.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """The base of all events: `kind` is dotted, the fields say what, which and why."""
+
+    kind: ClassVar[str]
+
+    def fields(self) -> dict[str, Any]:
+        """Return the event's fields as plain JSON values, `kind` first."""
+        return {"kind": self.kind, **msgspec.to_builtins(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorStarted(Event):
+    """The supervisor runs; `adopted` gateways were found serving and taken over."""
+
+    kind: ClassVar[str] = "supervisor.started"
+    pid: int
+    version: str
+    adopted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorStopping(Event):
+    """The supervisor ends: `drain` stops the engines too, `alone` leaves them serving."""
+
+    kind: ClassVar[str] = "supervisor.stopping"
+    how: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanApplied(Event):
+    """Every engine serves this plan."""
+
+    kind: ClassVar[str] = "plan.applied"
+    plan: str
+    engines: tuple[str, ...]
+    changes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRefused(Event):
+    """A document was refused; the old plan goes on."""
+
+    kind: ClassVar[str] = "plan.refused"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeUp(Event):
+    """A node passed enough checks and takes work."""
+
+    kind: ClassVar[str] = "node.up"
+    service: str
+    node: str
+    check: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDown(Event):
+    """A node left rotation: `failures` checks in a row failed, the last one for `reason`."""
+
+    kind: ClassVar[str] = "node.down"
+    service: str
+    node: str
+    check: str
+    failures: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOverride(Event):
+    """An operator changed a node: drain, disable, enable, or a weight."""
+
+    kind: ClassVar[str] = "node.override"
+    service: str
+    node: str
+    override: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeUnresolved(Event):
+    """A node's name has no address; it takes no work until it has one."""
+
+    kind: ClassVar[str] = "node.unresolved"
+    service: str
+    node: str
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerWaiting(Event):
+    """An address of a service is not on this machine; its socket is open and takes callers as soon as it is."""
+
+    kind: ClassVar[str] = "listener.waiting"
+    service: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerReady(Event):
+    """An address that was awaited is on this machine now."""
+
+    kind: ClassVar[str] = "listener.ready"
+    service: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayStarted(Event):
+    """A gateway process serves."""
+
+    kind: ClassVar[str] = "gateway.started"
+    worker: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayReplaced(Event):
+    """A gateway accepts no more and drains; its successor serves on the same sockets."""
+
+    kind: ClassVar[str] = "gateway.replaced"
+    worker: int
+    old_pid: int
+    new_pid: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayLost(Event):
+    """A gateway ended by itself; callers wait in the backlog while another one starts."""
+
+    kind: ClassVar[str] = "gateway.lost"
+    worker: int
+    pid: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsDropped(Event):
+    """A gateway had no supervisor to tell and forgot its oldest events."""
+
+    kind: ClassVar[str] = "events.dropped"
+    pid: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailed(Event):
+    """A bug: work in the background ended with an exception.  Please report it."""
+
+    kind: ClassVar[str] = "task.failed"
+    task: str
+    error: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageCount:
+    """Messages of one kind in an association.  `status` is hexadecimal; None for requests never answered.
+
+    Response times are from the request's command set to the final response's, in milliseconds.
+    """
+
+    command: str
+    sop_class: str
+    status: str | None
+    count: int
+    response_ms_mean: float | None
+    response_ms_max: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociationEnded(Event):
+    """One association: who, where to, what passed, how it ended: `ended` is a word to count by, `reason` a sentence."""
+
+    kind: ClassVar[str] = "association.ended"
+    service: str
+    client: str
+    calling_ae: str
+    called_ae: str
+    node: str | None
+    tried: tuple[str, ...]
+    ended: str
+    reason: str
+    duration_s: float
+    setup_ms: float | None
+    bytes_in: int
+    bytes_out: int
+    messages: tuple[MessageCount, ...]
