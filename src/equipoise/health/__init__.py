@@ -1,0 +1,1 @@
+"""Health checks: what is asked, how often, and what follows from the answers."""

@@ -1,0 +1,1 @@
+"""One file a check.  A new file is found, not listed."""
