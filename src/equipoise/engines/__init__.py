@@ -1,0 +1,1 @@
+"""What carries traffic, behind one interface."""

@@ -1,0 +1,152 @@
+"""What supervisor and gateway, and a gateway and its successor, say to each other: JSON lines over a Unix socket.
+
+`VERSION` goes up when a message changes its meaning.  A supervisor that finds a gateway with another version says so
+and leaves it alone: it serves on.  Fields may be added with a default without a new version.
+"""
+
+import msgspec
+
+from equipoise.plan.model import Dicom, Endpoint, Node, Persistence
+from equipoise.plan.states import NodeState
+
+VERSION = 1
+
+
+class ServiceTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway needs to know of one service."""
+
+    name: str
+    listen: tuple[Endpoint, ...]
+    balance: str
+    persistence: Persistence
+    nodes: tuple[Node, ...]
+    allow_from: tuple[str, ...]
+    max_connections: int | None
+    queue_wait_s: float
+    source_address: str | None
+    dicom: Dicom
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+    """A supervisor begins."""
+
+    version: int
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
+    """A gateway says who it is; the sockets that `sockets` names come with it, in that order."""
+
+    version: int
+    software: str
+    pid: int
+    worker: int
+    digest: str
+    retiring: bool
+    sockets: tuple[Endpoint, ...] = ()
+    states: dict[str, NodeState] = {}
+
+
+class Serve(msgspec.Struct, frozen=True, kw_only=True, tag="serve"):
+    """Serve exactly these services.  The sockets that `sockets` names come with it, in that order.
+
+    Attributes:
+        successors: Service name to the socket path of the gateway that has it from now on.
+        retire: End when nothing is open any more.
+    """
+
+    digest: str
+    services: tuple[ServiceTask, ...]
+    states: dict[str, NodeState]
+    sockets: tuple[Endpoint, ...] = ()
+    successors: dict[str, str] = {}
+    retire: bool = False
+
+
+class SetNodes(msgspec.Struct, frozen=True, kw_only=True, tag="set_nodes"):
+    """Take nodes in or out, by "SERVICE/NODE"."""
+
+    states: dict[str, NodeState]
+
+
+class Observe(msgspec.Struct, frozen=True, kw_only=True, tag="observe"):
+    """Tell the counters."""
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
+    """Accept no more, abort what is still open after `drain_s` seconds, end."""
+
+    drain_s: float
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """It was done; `problem` says what was not."""
+
+    problem: str | None = None
+
+
+class NodeCounters(msgspec.Struct, frozen=True, kw_only=True):
+    """As in `pool.Counters`."""
+
+    connections: int
+    associations: int
+    bytes_in: int
+    bytes_out: int
+
+
+class ServiceCounters(msgspec.Struct, frozen=True, kw_only=True):
+    """One service in one gateway; `clients` are the connections that callers hold, `waiting` those in its queue."""
+
+    clients: int
+    waiting: int
+    nodes: dict[str, NodeCounters]
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation"):
+    """The answer to Observe."""
+
+    services: dict[str, ServiceCounters]
+
+
+class Happened(msgspec.Struct, frozen=True, kw_only=True, tag="happened"):
+    """Events, oldest first, as the journal writes them."""
+
+    events: tuple[msgspec.Raw, ...]
+
+
+class Soft(msgspec.Struct, frozen=True, kw_only=True, tag="soft"):
+    """What a gateway that drains still holds of a service, for its successor.
+
+    Attributes:
+        open: Node name to open associations.
+        persistence: Key, node, seconds left.
+    """
+
+    gateway: str
+    service: str
+    open: dict[str, int]
+    persistence: tuple[tuple[str, str, float], ...] = ()
+
+
+Body = Hello | Welcome | Serve | SetNodes | Observe | Stop | Done | Observation | Happened | Soft
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One line.  A question has a number that its answer repeats; 0 expects none.  `fds` sockets come with it."""
+
+    body: Body
+    number: int = 0
+    answers: int = 0
+    fds: int = 0
+
+
+def encode(message: Message) -> bytes:
+    """Return the line, its newline included."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+_DECODER = msgspec.json.Decoder(Message)
+
+
+def decode(line: bytes | bytearray | memoryview) -> Message:
+    """Read a line.  Raises: msgspec.MsgspecError (it is from another version of ourselves)."""
+    return _DECODER.decode(line)

@@ -1,0 +1,315 @@
+"""The gateway process: serves what supervisors tell it, and goes on serving when none is there.
+
+    python -m equipoise.engines.gateway.process --socket PATH --worker N
+
+It listens on PATH; whoever connects is a supervisor (Hello) or a gateway that drains (Soft).  Events wait for a
+supervisor, the oldest are forgotten past a bound.  It ends when told to, or, once retired, when it is empty.
+"""
+
+import argparse
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from equipoise import __version__
+from equipoise.base.clock import Clock, SystemClock, rfc3339
+from equipoise.base.tasks import Tasks
+from equipoise.engines.gateway.buffers import BufferPool
+from equipoise.engines.gateway.channel import Channel
+from equipoise.engines.gateway.driver import LINGER_S
+from equipoise.engines.gateway.messages import (
+    VERSION,
+    Done,
+    Happened,
+    Hello,
+    Message,
+    Observation,
+    Observe,
+    Serve,
+    SetNodes,
+    Soft,
+    Stop,
+    Welcome,
+)
+from equipoise.engines.gateway.service import Service, Surroundings
+from equipoise.engines.gateway.successor import Successors
+from equipoise.plan.model import Endpoint
+from equipoise.plan.states import NodeState
+from equipoise.state.events import Event, EventsDropped, TaskFailed
+
+MAX_EVENTS = 20_000  # about 10 MB; at a busy site several minutes without a supervisor
+_EVENTS_AT_ONCE = 500
+_FLUSH_S = 0.05
+_SPARE_FILES = 128  # sockets of our own, libraries
+
+
+class Gateway:
+    """The process: its services, its sockets, and who it talks to."""
+
+    def __init__(self, path: Path, worker: int, clock: Clock) -> None:
+        self._path = path
+        self._worker = worker
+        self._clock = clock
+        self._tasks = Tasks(self._task_failed)
+        self._services: dict[str, Service] = {}
+        self._leaving: list[Service] = []
+        self._sockets: dict[Endpoint, socket.socket] = {}
+        self._states: dict[str, NodeState] = {}
+        self._digest = ""
+        self._retire = False
+        self._supervisor: Channel | None = None
+        self._predecessors: dict[Channel, str] = {}
+        self._successors = Successors(self._tasks)
+        self._events: deque[msgspec.Raw] = deque()
+        self._dropped = 0
+        self._flushing = False
+        self._orders: asyncio.Queue[tuple[Channel, Message, list[socket.socket]]] = asyncio.Queue()
+        self._ended = asyncio.Event()
+        self._max_clients = _raise_file_limit()
+        self._around = Surroundings(
+            buffers=BufferPool(),
+            tasks=self._tasks,
+            emit=self._emit,
+            has_room=self._has_room,
+            changed=self._changed,
+        )
+
+    async def run(self) -> None:
+        """Serve until the end."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        draft = self._path.with_suffix(".new")
+        listener.bind(str(draft))
+        draft.chmod(0o600)
+        listener.listen(16)
+        listener.setblocking(False)
+        draft.rename(self._path)  # whoever sees the name can connect
+        self._tasks.spawn("gateway.accept", self._accept(listener))
+        self._tasks.spawn("gateway.orders", self._follow_orders())
+        try:
+            await self._ended.wait()
+        finally:
+            self._path.unlink(missing_ok=True)
+            listener.close()
+            self._successors.close()
+            self._flush()
+            await self._tasks.cancel_all()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            Channel(sock, self._heard, self._closed)
+
+    def _heard(self, channel: Channel, message: Message, sockets: list[socket.socket]) -> None:
+        match message.body:
+            case Hello():
+                self._greet(channel, message.number)
+            case Soft() as soft:
+                self._hear_predecessor(channel, soft)
+            case Observe():
+                services = {name: service.observe() for name, service in self._services.items()}
+                for service in self._leaving:
+                    services.setdefault(service.name, service.observe())
+                channel.send(Observation(services=services), answers=message.number)
+            case SetNodes(states=states):
+                self._set_nodes(states)
+                channel.send(Done(), answers=message.number)
+            case _:
+                self._orders.put_nowait((channel, message, sockets))
+
+    def _closed(self, channel: Channel, reason: str) -> None:
+        if channel is self._supervisor:
+            self._supervisor = None
+        name = self._predecessors.pop(channel, None)
+        if name is not None:
+            for service in self._services.values():
+                service.hear_elsewhere(name, {})
+
+    def _greet(self, channel: Channel, number: int) -> None:
+        """Take this supervisor for ours; an earlier one is gone or going."""
+        if self._supervisor is not None and self._supervisor is not channel:
+            self._supervisor.close("another supervisor took over")
+        self._supervisor = channel
+        channel.send(
+            Welcome(
+                version=VERSION,
+                software=__version__,
+                pid=os.getpid(),
+                worker=self._worker,
+                digest=self._digest,
+                retiring=self._retire,
+                sockets=tuple(self._sockets),
+                states=self._states,
+            ),
+            list(self._sockets.values()),
+            answers=number,
+        )
+        self._flush()
+
+    async def _follow_orders(self) -> None:
+        """Carry out what changes services, one order after the other."""
+        while True:
+            channel, message, sockets = await self._orders.get()
+            match message.body:
+                case Serve() as serve:
+                    problem = await self._serve(serve, sockets)
+                    channel.send(Done(problem=problem), answers=message.number)
+                    self._end_if_empty()
+                case Stop(drain_s=drain_s):
+                    channel.send(Done(), answers=message.number)
+                    self._stop(drain_s)
+
+    async def _serve(self, serve: Serve, sockets: list[socket.socket]) -> str | None:
+        """Take a plan; return what was not possible."""
+        self._sockets |= dict(zip(serve.sockets, sockets, strict=True))
+        self._digest, self._states, self._retire = serve.digest, dict(serve.states), serve.retire
+        tasks = {task.name: task for task in serve.services}
+        for name in [name for name in self._services if name not in tasks]:
+            service = self._services.pop(name)
+            service.leave()
+            self._leaving.append(service)
+        for name, task in tasks.items():
+            states = _of_service(serve.states, name)
+            if name in self._services:
+                self._services[name].configure(task, states)
+            else:
+                self._services[name] = Service(task, states, self._around)
+            await self._services[name].listen({endpoint: self._sockets[endpoint] for endpoint in task.listen})
+        self._drop_sockets({endpoint for task in serve.services for endpoint in task.listen})
+        return await self._name_successors(serve.successors)
+
+    async def _name_successors(self, paths: dict[str, str]) -> str | None:
+        problems = []
+        for service in self._leaving:
+            if (path := paths.get(service.name)) is not None:
+                try:
+                    await self._successors.set(service, path)
+                except OSError as error:
+                    problems.append(f"cannot reach the successor of {service.name}: {error.strerror}")
+        return "; ".join(problems) or None
+
+    def _drop_sockets(self, wanted: set[Endpoint]) -> None:
+        for endpoint in set(self._sockets) - wanted:
+            self._sockets.pop(endpoint).close()
+
+    def _set_nodes(self, states: dict[str, NodeState]) -> None:
+        self._states |= states
+        for service in (*self._services.values(), *self._leaving):
+            for node, state in _of_service(states, service.name).items():
+                service.set_state(node, state)
+
+    def _stop(self, drain_s: float) -> None:
+        """Drain for so long, abort the rest politely, end.  A second Stop, with less time, overtakes the first."""
+        services = [*self._services.values(), *self._leaving]
+        for service in services:
+            service.leave()
+        self._drop_sockets(set())
+        self._retire = True
+        self._leaving = [service for service in services if not service.is_empty]
+        self._services.clear()
+        self._end_if_empty()
+        self._tasks.spawn("gateway.drain", self._drain(drain_s))
+
+    async def _drain(self, drain_s: float) -> None:
+        await asyncio.sleep(drain_s)
+        for service in list(self._leaving):
+            service.abort_all("the balancer was stopped and its drain_timeout is over")
+        await asyncio.sleep(LINGER_S)
+        self._ended.set()
+
+    def _changed(self, service: Service) -> None:
+        self._successors.changed(service)
+        if service.is_empty and service in self._leaving:
+            self._leaving.remove(service)
+            self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        self._leaving = [service for service in self._leaving if not service.is_empty]
+        if self._retire and not self._services and not self._leaving:
+            self._ended.set()
+
+    def _hear_predecessor(self, channel: Channel, soft: Soft) -> None:
+        self._predecessors[channel] = soft.gateway
+        service = self._services.get(soft.service)
+        if service is not None:
+            service.pool.table.merge(soft.persistence, asyncio.get_running_loop().time())
+            service.hear_elsewhere(soft.gateway, soft.open)
+
+    def _has_room(self) -> bool:
+        held = sum(service.held for service in (*self._services.values(), *self._leaving))
+        return held < self._max_clients
+
+    def _emit(self, event: Event) -> None:
+        at = rfc3339(self._clock.wall())
+        if len(self._events) >= MAX_EVENTS:
+            self._events.popleft()
+            self._dropped += 1
+        self._events.append(msgspec.Raw(msgspec.json.encode({"at": at, **event.fields()})))
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_later(_FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._supervisor is None:
+            return
+        if self._dropped:
+            count, self._dropped = self._dropped, 0
+            self._emit(EventsDropped(pid=os.getpid(), count=count))
+        while self._events:
+            batch = [self._events.popleft() for _ in range(min(len(self._events), _EVENTS_AT_ONCE))]
+            self._supervisor.send(Happened(events=tuple(batch)))
+
+    def callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Report a bug that ended in the event loop."""
+        failure = context.get("exception") or RuntimeError(context.get("message", "unknown"))
+        self._task_failed(str(context.get("message")), failure)
+
+    def _task_failed(self, name: str, failure: BaseException) -> None:
+        text = "".join(traceback.format_exception(failure))
+        sys.stderr.write(text)
+        self._emit(TaskFailed(task=name, error=repr(failure), traceback=text))
+
+
+def _of_service(states: dict[str, NodeState], service: str) -> dict[str, NodeState]:
+    prefix = f"{service}/"
+    return {key.removeprefix(prefix): state for key, state in states.items() if key.startswith(prefix)}
+
+
+def _raise_file_limit() -> int:
+    """Raise the limit on open files as far as allowed; return how many clients fit, two connections each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(1, (hard - _SPARE_FILES) // 2)
+
+
+async def _main(path: Path, worker: int) -> None:
+    loop = asyncio.get_running_loop()
+    gateway = Gateway(path, worker, SystemClock())
+    loop.set_exception_handler(gateway.callback_failed)
+    for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's business, also on a shared terminal
+        loop.add_signal_handler(number, lambda: None)
+    await gateway.run()
+
+
+def main() -> None:
+    """Run a gateway process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--worker", type=int, required=True)
+    arguments = parser.parse_args()
+    uvloop.run(_main(arguments.socket, arguments.worker))
+
+
+if __name__ == "__main__":
+    main()

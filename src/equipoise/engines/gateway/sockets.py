@@ -1,0 +1,86 @@
+"""Listening sockets and socket options, as both the supervisor and the gateway need them.
+
+Source: ip(7), IP_FREEBIND; tcp(7), keepalive.  Accepted connections inherit the options of their listener.
+"""
+
+import errno
+import socket
+from collections.abc import Callable
+
+from equipoise.base.errors import EngineError
+from equipoise.plan.model import Endpoint
+
+BACKLOG = 1024  # callers wait here while a gateway is restarted; the kernel caps it at net.core.somaxconn
+_IP_FREEBIND, _IPV6_FREEBIND = 15, 78  # linux/in.h, linux/in6.h: not in Python's socket module
+# A dead peer is noticed after 60 + 6 x 10 s, long before firewalls forget the flow (350 s at the shortest).
+_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 60, 10, 6
+
+
+def open_listener(endpoint: Endpoint) -> socket.socket:
+    """Return a listening socket; its address need not be on this machine yet.  Raises: EngineError."""
+    sock = _bound(endpoint, free=True)
+    keep_alive(sock)
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def check_listener(endpoint: Endpoint) -> None:
+    """Find out whether `open_listener` would work, and leave nothing behind.  Raises: EngineError."""
+    _bound(endpoint, free=True).close()
+
+
+def is_local(host: str) -> bool:
+    """Say whether an address is on this machine."""
+    try:
+        _bound(Endpoint(host, 0), free=False).close()
+    except EngineError:
+        return False
+    return True
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Turn keepalive on and Nagle's algorithm off."""
+    set_option: Callable[[int, int, int], None] = sock.setsockopt
+    set_option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    set_option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
+    set_option(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
+    set_option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+    set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _bound(endpoint: Endpoint, *, free: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise EngineError(f"cannot open a socket for {endpoint}: {error.strerror}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if free:
+            sock.setsockopt(
+                socket.IPPROTO_IPV6 if family == socket.AF_INET6 else socket.IPPROTO_IP,
+                _IPV6_FREEBIND if family == socket.AF_INET6 else _IP_FREEBIND,
+                1,
+            )
+        sock.bind((endpoint.host, endpoint.port))
+    except OSError as error:
+        sock.close()
+        raise EngineError(_plainly(endpoint, error)) from None
+    return sock
+
+
+def _plainly(endpoint: Endpoint, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"cannot listen on {endpoint}: another program has the port; "
+            f"find it with `ss -ltnp 'sport = :{endpoint.port}'` and stop it, or choose another port"
+        )
+    if error.errno == errno.EACCES:
+        return (
+            f"cannot listen on {endpoint}: ports below 1024 need a right that this user lacks; start as root, use the "
+            "systemd unit in packaging/ (it grants CAP_NET_BIND_SERVICE), or choose a port from 1024 on"
+        )
+    return f"cannot listen on {endpoint}: {error.strerror}"
