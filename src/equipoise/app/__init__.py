@@ -1,0 +1,1 @@
+"""The supervisor: turns events into inputs, and inputs into what engines do."""

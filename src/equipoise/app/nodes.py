@@ -1,0 +1,144 @@
+"""What is known of each node beside the plan: the verdict, the last check, the operator's override."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from equipoise.base.errors import EquipoiseError
+from equipoise.base.paths import replace_file
+from equipoise.health.asking import Outcome
+from equipoise.health.verdict import Transition, Verdict
+from equipoise.plan.model import Plan, Service
+from equipoise.plan.states import NodeState, NodeStates, Override, node_key, shown_state
+
+ACTIONS = ("drain", "disable", "enable", "weight")
+_MAX_WEIGHT = 256
+
+
+@dataclass(slots=True)
+class Known:
+    """One node."""
+
+    service: Service
+    node: str
+    verdict: Verdict
+    outcome: Outcome | None = None
+
+
+class NodeBook:
+    """All nodes of the plan.  Overrides outlive restarts in a file of their own."""
+
+    def __init__(self, overrides_file: Path) -> None:
+        self._file = overrides_file
+        self._nodes: dict[str, Known] = {}
+        self._overrides = _read_overrides(overrides_file)
+
+    def configure(self, plan: Plan, adopted: Mapping[str, NodeState]) -> None:
+        """Take a plan's nodes: those that stay keep their verdict, overrides of those that left go with them.
+
+        Args:
+            plan: The plan that is in force from now on.
+            adopted: Node states that running engines had; a node they held to be down stays so until it is checked.
+        """
+        before, self._nodes = self._nodes, {}
+        for service in plan.services:
+            for node in service.nodes:
+                key = node_key(service.name, node.name)
+                known = before.get(key)
+                asked = (service.check, service.health)
+                if known is None or (known.service.check, known.service.health) != asked:
+                    up = False if key in adopted and adopted[key].state == "down" else None
+                    known = Known(service, node.name, Verdict(service.health.rise, service.health.fall, up=up))
+                known.service = service
+                self._nodes[key] = known
+        self._forget_overrides()
+
+    def heard(self, key: str, outcome: Outcome) -> Transition | None:
+        """Take a check's outcome; return the change of verdict that follows, if one does."""
+        known = self._nodes.get(key)
+        if known is None:
+            return None
+        known.outcome = outcome
+        return known.verdict.feed(ok=outcome.ok)
+
+    def known(self, key: str) -> Known | None:
+        """Return what is known of a node."""
+        return self._nodes.get(key)
+
+    def override(self, pattern: str, action: str, weight: int | None) -> list[str]:
+        """Change nodes by an operator's word and return their names.  Raises: EquipoiseError, with nothing changed."""
+        change = _change(action, weight)
+        matching = [key for key in self._nodes if _matches(key, pattern)]
+        if not matching:
+            raise EquipoiseError(
+                f"{pattern!r} matches no node; nodes are named SERVICE/NODE, and '*/NODE' is a machine in "
+                f"all its services: "
+                f"{', '.join(sorted(self._nodes)) or 'there are none'}"
+            )
+        changed = dict(self._overrides)
+        for key in matching:
+            changed[key] = change(changed.get(key, Override()))
+        self._save(changed)
+        return matching
+
+    def states(self) -> NodeStates:
+        """Return the state of every node, for the engines."""
+        return {key: self._state(key, known) for key, known in self._nodes.items()}
+
+    def _state(self, key: str, known: Known) -> NodeState:
+        override = self._overrides.get(key)
+        node = known.service.node(known.node)
+        configured = node.weight if node else 0
+        weight = override.weight if override is not None and override.weight is not None else configured
+        return NodeState(shown_state(override, up=known.verdict.up is not False), weight)
+
+    def _forget_overrides(self) -> None:
+        stay = {key: override for key, override in self._overrides.items() if key in self._nodes}
+        if stay != self._overrides:
+            self._save(stay)
+
+    def _save(self, overrides: dict[str, Override]) -> None:
+        kept = {key: override for key, override in overrides.items() if override != Override()}
+        content = {key: asdict(override) for key, override in sorted(kept.items())}
+        try:
+            replace_file(self._file, json.dumps(content, indent=1).encode())
+        except OSError as error:
+            raise EquipoiseError(f"{self._file} cannot be written, so nothing was changed: {error.strerror}") from None
+        self._overrides = kept
+
+
+def _change(action: str, weight: int | None) -> Callable[[Override], Override]:
+    """Return what an action does to an override.  Raises: EquipoiseError."""
+    match action:
+        case "drain":
+            return lambda override: replace(override, drain=True)
+        case "disable":
+            return lambda override: replace(override, disabled=True)
+        case "enable":
+            return lambda override: replace(override, drain=False, disabled=False)
+        case "weight":
+            if weight is not None and not 0 <= weight <= _MAX_WEIGHT:
+                raise EquipoiseError(f"weight {weight} is not from 0 to {_MAX_WEIGHT}")
+            return lambda override: replace(override, weight=weight)
+    raise EquipoiseError(f"{action!r} is not one of {', '.join(ACTIONS)}")
+
+
+def _matches(key: str, pattern: str) -> bool:
+    parts = pattern.split("/")
+    return len(parts) == 2 and all(fnmatchcase(name, part) for name, part in zip(key.split("/"), parts, strict=True))
+
+
+def _read_overrides(path: Path) -> dict[str, Override]:
+    """Read the overrides.  Raises: EquipoiseError: starting without them could send work to a machine in repair."""
+    try:
+        content = json.loads(path.read_text())
+        return {key: Override(**entry) for key, entry in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise EquipoiseError(
+            f"the operators' overrides in {path} cannot be read ({error}); "
+            "mend the file, or remove it to start with none"
+        ) from None

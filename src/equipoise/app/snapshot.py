@@ -1,0 +1,91 @@
+"""How things stand, in the form that `status --json` prints: one function of what the supervisor knows.
+
+Source: DESIGN, "Commands".
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from equipoise.app.nodes import Known, NodeBook
+from equipoise.base.clock import rfc3339
+from equipoise.engines.base import NodeCount, Observation
+from equipoise.plan.model import Node, Plan, Service
+from equipoise.plan.states import NodeState, NodeStates, node_key
+
+
+def status_document(plan: Plan, nodes: NodeBook, observed: Observation, absent: Collection[str]) -> dict[str, Any]:
+    """Return the status of everything.
+
+    Args:
+        plan: What is in force.
+        nodes: Verdicts, last checks and overrides.
+        observed: The engines' counters.
+        absent: Addresses that services listen on and that are not on this machine.
+    """
+    states = nodes.states()
+    return {
+        "site": plan.site,
+        "plan": plan.digest,
+        "services": {service.name: _service(service, nodes, states, observed, absent) for service in plan.services},
+    }
+
+
+def _service(
+    service: Service, nodes: NodeBook, states: NodeStates, observed: Observation, absent: Collection[str]
+) -> dict[str, Any]:
+    shown = {
+        node.name: _node(
+            node,
+            states[node_key(service.name, node.name)],
+            observed.nodes.get(node_key(service.name, node.name), NodeCount()),
+            nodes.known(node_key(service.name, node.name)),
+        )
+        for node in service.nodes
+    }
+    usable = [name for name, node in shown.items() if node["state"] == "up" and node["weight"] > 0]
+    down = [name for name, node in shown.items() if node["state"] == "down"]
+    missing = sorted({endpoint.host for endpoint in service.listen if endpoint.host in absent})
+    state, reason = _state(usable, down, missing)
+    return {
+        "protocol": service.protocol,
+        "mode": service.mode,
+        "listen": [str(endpoint) for endpoint in service.listen],
+        "state": state,
+        **({"reason": reason} if reason else {}),
+        "connections": observed.connections.get(service.name, 0),
+        "nodes": shown,
+    }
+
+
+def _state(usable: list[str], down: list[str], missing: list[str]) -> tuple[str, str]:
+    if missing:
+        return "waiting", f"{', '.join(missing)} is not an address of this machine (yet)"
+    if not usable:
+        return "down", "no node takes work"
+    if down:
+        return "degraded", f"down: {', '.join(down)}"
+    return "up", ""
+
+
+def _node(node: Node, state: NodeState, count: NodeCount, known: Known | None) -> dict[str, Any]:
+    return {
+        "address": node.address,
+        "state": state.state,
+        "weight": state.weight,
+        "connections": count.connections,
+        "bytes_in": count.bytes_in,
+        "bytes_out": count.bytes_out,
+        "check": _check(known),
+    }
+
+
+def _check(known: Known | None) -> dict[str, Any] | None:
+    if known is None or known.outcome is None:
+        return None
+    return {
+        "name": known.service.check,
+        "ok": known.outcome.ok,
+        "reason": known.outcome.reason,
+        "at": rfc3339(known.outcome.at_wall_s),
+        "took_ms": round(known.outcome.took_ms, 3),
+    }

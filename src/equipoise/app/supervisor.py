@@ -1,0 +1,365 @@
+"""The supervisor: the only loop that turns events into inputs, and inputs into what engines do.
+
+It carries no traffic.  A plan comes from the document alone; node states come from checks and operators, and reach the
+engines at once.  Leaves out the process around it (`daemon.py`).
+"""
+
+import asyncio
+import os
+import traceback
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import Any
+
+from equipoise import __version__
+from equipoise.app.document import DocumentStore
+from equipoise.app.names import resolve
+from equipoise.app.nodes import NodeBook
+from equipoise.app.offline import Preview
+from equipoise.app.snapshot import status_document
+from equipoise.app.wiring import catalogue
+from equipoise.base.clock import Clock
+from equipoise.base.errors import ConfigError, EngineError, EquipoiseError
+from equipoise.base.paths import Directories
+from equipoise.base.tasks import Tasks, forever
+from equipoise.config.loading import Document, load
+from equipoise.engines.base import Engine
+from equipoise.engines.gateway.runner import GatewayEngine
+from equipoise.engines.gateway.sockets import is_local
+from equipoise.health.asking import Outcome
+from equipoise.health.catalogue import checks
+from equipoise.health.runner import HealthRunner, Question, Target
+from equipoise.plan.compile import compile_plan, names_to_resolve
+from equipoise.plan.diff import diff
+from equipoise.plan.guard import guard
+from equipoise.plan.inputs import HostFacts
+from equipoise.plan.model import Plan
+from equipoise.plan.states import node_key
+from equipoise.state.events import (
+    Event,
+    ListenerReady,
+    ListenerWaiting,
+    NodeDown,
+    NodeOverride,
+    NodeUnresolved,
+    NodeUp,
+    PlanApplied,
+    PlanRefused,
+    SupervisorStarted,
+    SupervisorStopping,
+    TaskFailed,
+)
+from equipoise.state.journal import Journal
+
+Announce = Callable[[dict[str, Any]], None]
+_RESOLVE_EVERY_S = 30.0
+_ADDRESSES_EVERY_S = 2.0
+_NO_PLAN = Plan(site="", services=(), gateway_workers=1, drain_timeout_s=30.0, digest="")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a plan is compiled from."""
+
+    document: Document
+    facts: HostFacts
+
+
+async def converge(plan: Plan, running: Plan, engines: Sequence[Engine[Any]]) -> None:
+    """Apply one plan to every engine.  Raises: EngineError, with `running` still in force."""
+    staged = [(engine, engine.render(plan)) for engine in engines]
+    for engine, artifact in staged:
+        if problems := await engine.check(artifact):
+            raise EngineError("; ".join(problems))
+    try:
+        for engine, artifact in staged:
+            await engine.apply(artifact)
+    except EngineError:
+        for engine in engines:
+            await engine.apply(engine.render(running))
+        raise
+
+
+class Supervisor:
+    """One instance of the balancer.
+
+    Args:
+        store: The document.
+        directories: Where sockets and state are.
+        clock: Time.
+        journal: Takes every event.
+        announce: Takes the events that a person in front of the terminal wants to see.
+    """
+
+    def __init__(
+        self, store: DocumentStore, directories: Directories, clock: Clock, journal: Journal, announce: Announce
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._journal = journal
+        self._announce = announce
+        self._catalogue = catalogue()
+        self._tasks = Tasks(self._task_failed)
+        self._gateway = GatewayEngine(directories, self._tasks, clock, self._emit, journal.write)
+        self._engines: list[Engine[Any]] = [self._gateway]
+        self._nodes = NodeBook(directories.state / "overrides.json")
+        self._health = HealthRunner(checks(), self._tasks, clock, self._heard, random=SystemRandom())
+        self._plan = _NO_PLAN
+        self._inputs: Inputs | None = None
+        self._absent: set[str] = set()
+        self._changing = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Take over what serves, then serve the document.  Raises: EquipoiseError; engines stay as they are."""
+        inputs = await self._read(self._store.read(), str(self._store.path))
+        plan = compile_plan(inputs.document.site, inputs.facts)
+        adopted = await self._gateway.adopt()
+        self._nodes.configure(plan, self._gateway.adopted_states)
+        await self._tell_states()
+        try:
+            await converge(plan, plan, self._engines)
+        except EngineError:
+            self._gateway.leave()
+            raise
+        self._emit(SupervisorStarted(pid=os.getpid(), version=__version__, adopted=len(adopted)))
+        await self._in_force(plan, inputs)
+        if self._gateway.outdated(__version__):
+            await self._gateway.replace(f"it ran another version than {__version__}")
+        self._tasks.spawn("names", forever(_RESOLVE_EVERY_S, self._resolve_again, self._task_failed))
+        self._tasks.spawn("addresses", forever(_ADDRESSES_EVERY_S, self._look_for_addresses, self._task_failed))
+
+    @property
+    def drain_timeout_s(self) -> float:
+        """How long a stop lets open work go on."""
+        return self._plan.drain_timeout_s
+
+    async def reload(self) -> None:
+        """Read the document again; where it is refused the old plan goes on, and an event says why."""
+        try:
+            await self._change(self._store.read(), force=False)
+        except EquipoiseError as error:
+            self._emit(PlanRefused(reason=str(error)))
+
+    async def leave(self, reason: str) -> None:
+        """End alone: the engines serve on."""
+        self._emit(SupervisorStopping(how="alone", reason=reason))
+        self._gateway.leave()
+        await self._tasks.cancel_all()
+
+    async def stop(self, reason: str, drain_s: float) -> None:
+        """Drain and stop the engines."""
+        self._emit(SupervisorStopping(how="drain", reason=reason))
+        self._health.stop()
+        await self._gateway.stop(drain_s)
+        await self._tasks.cancel_all()
+
+    def hurry(self) -> None:
+        """Have a stop that is under way end at once."""
+        self._gateway.hurry()
+
+    # What the API asks: see api/ports.py
+
+    def identity(self) -> dict[str, Any]:
+        """Return who this is."""
+        return {"version": __version__, "pid": os.getpid(), "site": self._plan.site}
+
+    async def status(self) -> dict[str, Any]:
+        """Return how things stand."""
+        return status_document(self._plan, self._nodes, await self._gateway.observe(), self._absent)
+
+    async def preview(self, document: str) -> Preview:
+        """Say what `document` would change.  Raises: ConfigError."""
+        inputs = await self._read(document, str(self._store.path))
+        plan = compile_plan(inputs.document.site, inputs.facts)
+        return Preview(plan.digest, diff(self._plan, plan), (*_unresolved(inputs, plan), *self._refusal(plan)))
+
+    async def apply(self, document: str, *, force: bool) -> Preview:
+        """Put `document` into force and in place of the old one.  Raises: EquipoiseError, with nothing changed."""
+        return await self._change(document, force=force, replace=True)
+
+    async def override(self, pattern: str, action: str, weight: int | None) -> list[str]:
+        """Change nodes by an operator's word.  Raises: EquipoiseError."""
+        changed = self._nodes.override(pattern, action, weight)
+        word = action if action != "weight" else f"weight {'as configured' if weight is None else weight}"
+        for key in changed:
+            service, node = key.split("/")
+            self._emit(NodeOverride(service=service, node=node, override=word))
+        await self._tell_states()
+        return changed
+
+    def recent_events(self, limit: int) -> list[dict[str, Any]]:
+        """Return the last events, newest last."""
+        return self._journal.recent(limit)
+
+    def follow(self) -> AsyncIterator[dict[str, Any]]:
+        """Return what happens from now on."""
+        return self._journal.follow()
+
+    async def replace_gateways(self) -> list[int]:
+        """Replace every gateway process without loss.  Raises: EngineError."""
+        async with self._changing:
+            return await self._gateway.replace("an operator asked for it")
+
+    # Plans
+
+    async def _read(self, text: str, file: str) -> Inputs:
+        document = load(text, file, self._catalogue)
+        known = self._inputs.facts if self._inputs else HostFacts()
+        return Inputs(document, await resolve(names_to_resolve(document.site), known))
+
+    async def _change(self, text: str, *, force: bool, replace: bool = False) -> Preview:
+        async with self._changing:
+            inputs = await self._read(text, str(self._store.path))
+            plan = guard(self._plan, compile_plan(inputs.document.site, inputs.facts), force)
+            changes, running = diff(self._plan, plan), self._plan
+            await converge(plan, running, self._engines)
+            try:
+                if replace:
+                    self._store.replace(text)
+            except EquipoiseError:
+                await converge(running, plan, self._engines)
+                raise
+            await self._in_force(plan, inputs)
+            return Preview(plan.digest, changes, _unresolved(inputs, plan))
+
+    async def _in_force(self, plan: Plan, inputs: Inputs) -> None:
+        """Follow up on a plan that every engine serves."""
+        changes, self._plan, self._inputs = diff(self._plan, plan), plan, inputs
+        self._nodes.configure(plan, {})
+        self._health.set_targets(_targets(plan))
+        await self._tell_states()
+        self._remember(plan)
+        self._emit(PlanApplied(plan=plan.digest, engines=tuple(e.name for e in self._engines), changes=len(changes)))
+        for warning in _unresolved_nodes(plan):
+            self._emit(warning)
+        await self._look_for_addresses()
+
+    def _remember(self, plan: Plan) -> None:
+        try:
+            self._store.keep_plan(plan)
+        except OSError as error:
+            self._emit(PlanRefused(reason=f"the plan runs, but could not be kept for `plan`: {error.strerror}"))
+
+    def _refusal(self, plan: Plan) -> tuple[str, ...]:
+        try:
+            guard(self._plan, plan)
+        except ConfigError as error:
+            return (str(error),)
+        return ()
+
+    async def _resolve_again(self) -> None:
+        """Follow names that have moved."""
+        inputs = self._inputs
+        if inputs is None:
+            return
+        facts = await resolve(names_to_resolve(inputs.document.site), inputs.facts)
+        if facts == inputs.facts:
+            return
+        async with self._changing:
+            if self._inputs is inputs:  # else another document came in the meantime, with its own names
+                plan = compile_plan(inputs.document.site, facts)
+                await converge(plan, self._plan, self._engines)
+                await self._in_force(plan, Inputs(inputs.document, facts))
+
+    async def _look_for_addresses(self) -> None:
+        """Find out which addresses are on this machine; `waiting` is shown until they are."""
+        hosts = {endpoint.host for service in self._plan.services for endpoint in service.listen}
+        absent = {host for host in hosts if not is_local(host)}
+        for service in self._plan.services:
+            for host in sorted({endpoint.host for endpoint in service.listen}):
+                if host in absent - self._absent:
+                    self._emit(ListenerWaiting(service=service.name, address=host))
+                elif host in self._absent - absent:
+                    self._emit(ListenerReady(service=service.name, address=host))
+        self._absent = absent
+
+    # Node states
+
+    def _heard(self, target: Target, outcome: Outcome) -> None:
+        """Take a check's outcome; a change of verdict is an event and reaches the engines at once."""
+        key = node_key(target.service, target.node)
+        change = self._nodes.heard(key, outcome)
+        known = self._nodes.known(key)
+        if change is None or known is None:
+            return
+        check = known.service.check
+        if known.verdict.up:
+            self._emit(NodeUp(service=target.service, node=target.node, check=check, reason=outcome.reason))
+        else:
+            failures = known.verdict.in_a_row
+            event = NodeDown(
+                service=target.service, node=target.node, check=check, failures=failures, reason=outcome.reason
+            )
+            self._emit(event)
+        self._tasks.spawn("node states", self._tell_states())
+
+    async def _tell_states(self) -> None:
+        states = self._nodes.states()
+        for engine in self._engines:
+            await engine.set_nodes(states)
+
+    # Events
+
+    def _emit(self, event: Event) -> None:
+        self._journal.emit(event)
+        self._announce(event.fields())
+
+    def callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Report a bug that ended in the event loop."""
+        failure = context.get("exception") or RuntimeError(context.get("message", "unknown"))
+        self._task_failed(str(context.get("message")), failure)
+
+    def _task_failed(self, name: str, failure: BaseException) -> None:
+        if isinstance(failure, EquipoiseError):
+            self._emit(PlanRefused(reason=f"{name}: {failure}"))
+            return
+        text = "".join(traceback.format_exception(failure))
+        self._emit(TaskFailed(task=name, error=repr(failure), traceback=text))
+
+
+def _targets(plan: Plan) -> list[Target]:
+    """Return what is to be checked; a node without a port of its own is checked at the service's first."""
+    return [
+        Target(
+            service=service.name,
+            node=node.name,
+            question=Question.of(
+                service.check, service.health, node.host, node.port or service.listen[0].port, node.address
+            ),
+            rise=service.health.rise,
+            fall=service.health.fall,
+        )
+        for service in plan.services
+        for node in service.nodes
+    ]
+
+
+def _unresolved_nodes(plan: Plan) -> list[NodeUnresolved]:
+    return [
+        NodeUnresolved(
+            service=service.name,
+            node=node.name,
+            address=node.address,
+            reason="the name does not resolve; correct it, add it to DNS or /etc/hosts, or write the IP address",
+        )
+        for service in plan.services
+        for node in service.nodes
+        if node.host is None
+    ]
+
+
+def _unresolved(inputs: Inputs, plan: Plan) -> tuple[str, ...]:
+    return tuple(
+        str(
+            inputs.document.problem(
+                f"{event.address!r}: {event.reason}; until then the node takes no work",
+                "services",
+                event.service,
+                "nodes",
+                event.node,
+                "address",
+            )
+        )
+        for event in _unresolved_nodes(plan)
+    )
