@@ -1,0 +1,1 @@
+"""The supervisor's HTTP interface, /api/v1 on a Unix socket."""

@@ -1,0 +1,110 @@
+"""How a demonstration is shown: while it runs, on a terminal or in a log, and its summary."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from equipoise.base.units import format_size
+from equipoise.cli.output import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from equipoise.sim.demonstration import NodeView, Progress
+    from equipoise.sim.ledger import Tally
+    from equipoise.sim.outcome import Outcome, Phase
+
+_COLOURS = {"up": "green", "down": "bold red", "drain": "yellow", "disabled": "yellow"}
+_STORY_LINES = 12
+
+
+def live_view(progress: "Progress", until_s: float | None) -> "RenderableType":
+    """Return what a terminal shows, again and again."""
+    end = "until Ctrl-C" if until_s is None else f"of {until_s:g} s"
+    title = Text(f"Equipoise demo  {progress.elapsed_s:.0f} s {end}", style="bold")
+    story = Text("\n".join(progress.told[-_STORY_LINES:]), style="dim")
+    return Group(title, Text(_counts(progress)), _node_table(progress.nodes), story)
+
+
+def plain_line(progress: "Progress") -> str:
+    """Return one line for a log."""
+    nodes = ", ".join(f"{node.name} {node.state} {node.connections} open" for node in progress.nodes)
+    return f"{progress.elapsed_s:5.1f} s  {_counts(progress)}; {nodes}"
+
+
+def summary(outcome: "Outcome") -> "RenderableType":
+    """Return the table at the end."""
+    table = Table(title="Summary", title_justify="left", show_header=False, title_style="bold")
+    table.add_column("what", no_wrap=True)
+    table.add_column("how it was", overflow="fold")
+    for what, how in _rows(outcome):
+        table.add_row(what, "\n".join(printable(line) for line in how.splitlines()))
+    return table
+
+
+def _rows(outcome: "Outcome") -> list[tuple[str, str]]:
+    tally, audit = outcome.tally, outcome.audit
+    return [
+        ("objects sent", f"{tally.sent}"),
+        ("objects acknowledged", f"{tally.acknowledged} ({format_size(tally.bytes_acknowledged)})"),
+        ("  of these found unharmed", f"{len(audit.unharmed)}, every element and pixel as sent"),
+        ("  missing, harmed", f"{len(audit.missing)}, {len(audit.harmed)}"),
+        ("  taken in by", _counted(audit.by_archive)),
+        ("stored, sender got no answer", f"{audit.unacknowledged}"),
+        ("given up by their sender", f"{tally.given_up}"),
+        *(
+            (f"acknowledged {phase.title}", f"{phase.acknowledged} in {phase.length_s:.1f} s")
+            for phase in outcome.phases
+        ),
+        ("associations", f"{tally.associations} opened, {tally.retries} of them to try again"),
+        ("associations failed", _failures(tally)),
+        ("queries answered", f"{tally.queries}"),
+        (
+            "studies retrieved",
+            f"{tally.studies_retrieved}, {tally.objects_compared} objects compared with what was sent",
+        ),
+        ("  different", f"{len(tally.differences)}"),
+        ("status asked", f"{outcome.status_answers} times"),
+    ]
+
+
+def _counts(progress: "Progress") -> str:
+    tally = progress.tally
+    return (
+        f"sent {tally.sent}, acknowledged {tally.acknowledged} ({format_size(tally.bytes_acknowledged)}), "
+        f"stored {progress.stored}; associations {tally.associations}, failed {sum(tally.failures.values())}; "
+        f"queries {tally.queries}, retrieved {tally.studies_retrieved} studies"
+    )
+
+
+def _phase(phase: "Phase") -> str:
+    failed = f"; {phase.failed_associations} associations failed" if phase.failed_associations else ""
+    return f"{phase.acknowledged} in {phase.length_s:.1f} s{failed}"
+
+
+def _failures(tally: "Tally") -> str:
+    """Say it plainly: an association that is open on a node when it is killed cannot be saved, its objects can."""
+    if not tally.failures:
+        return "none"
+    reasons = "\n".join(f"{count}: {reason}" for reason, count in sorted(tally.failures.items()))
+    return f"{reasons}\n(what is open on a node when it is killed fails; a sender tries again)"
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
+
+
+def _node_table(nodes: "tuple[NodeView, ...]") -> Table:
+    table = Table()
+    for name in ("node", "state", "check"):
+        table.add_column(name)
+    for name in ("open", "in", "out"):
+        table.add_column(name, justify="right")
+    for node in nodes:
+        state = Text(node.state, style=_COLOURS.get(node.state, ""))
+        sizes = (format_size(node.bytes_in), format_size(node.bytes_out))
+        table.add_row(node.name, state, printable(node.check), str(node.connections), *sizes)
+    return table

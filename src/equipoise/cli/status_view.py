@@ -1,0 +1,157 @@
+"""How `status` looks to a person: what is wrong and what to do about it first, then every service with its nodes.
+
+Words carry the meaning, colour only repeats it, so pipes and NO_COLOR lose nothing.  Reasons are folded, never cut.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from equipoise.base.units import format_size
+from equipoise.cli.output import printable
+from equipoise.config.fields import split_port
+
+_STYLE = {
+    "up": "green",
+    "degraded": "yellow",
+    "waiting": "yellow",
+    "drain": "yellow",
+    "disabled": "yellow",
+    "down": "red",
+}
+_WORST_FIRST = ("down", "waiting", "degraded", "up")
+
+Document = dict[str, Any]
+
+
+def view(document: Document, now_s: float) -> RenderableType:
+    """Return the whole picture; `now_s` is the wall clock, for ages."""
+    services = sorted(document["services"].items(), key=lambda item: _rank(item[1]["state"]))
+    wrong = [line for name, service in services for line in _wrong(name, service, now_s)]
+    parts: list[RenderableType] = [_headline(document), *wrong]
+    for name, service in services:
+        parts += [Text(), _service_line(name, service), Padding(_node_table(service, now_s), (0, 0, 0, 2))]
+    return Group(*parts)
+
+
+def outdated(reason: str, last: RenderableType | None) -> RenderableType:
+    """Return what was seen last under a line that says why there is nothing newer."""
+    notice = Text(f"NO SUPERVISOR: {printable(reason)}", style="bold red")
+    if last is None:
+        return notice
+    return Group(notice, Text("The engines go on with what they were given.  What was seen last:"), Text(), last)
+
+
+def _rank(state: str) -> int:
+    return _WORST_FIRST.index(state) if state in _WORST_FIRST else 0
+
+
+def _headline(document: Document) -> Text:
+    services = document["services"].values()
+    troubled = sum(service["state"] != "up" for service in services)
+    said = f"{troubled} of {len(services)} services in trouble" if troubled else f"all {len(services)} services up"
+    if len(services) == 1:
+        said = "its service is in trouble" if troubled else "its service is up"
+    return Text.assemble(
+        (printable(document["site"]), "bold"),
+        f", plan {document['plan']}: ",
+        (said, "bold red" if troubled else "green"),
+    )
+
+
+def _wrong(name: str, service: Document, now_s: float) -> Iterator[Text]:
+    """Yield a line for each thing that is wrong, with what to do."""
+    if service["state"] != "up":
+        yield Text.assemble(
+            (f"{printable(name)} is {service['state'].upper()}", f"bold {_STYLE.get(service['state'], 'red')}"),
+            f": {printable(_why(service))}",
+        )
+    for node_name, node in service["nodes"].items():
+        for said in _node_trouble(f"{name}/{node_name}", service, node, now_s):
+            yield Text(f"  {printable(said)}")
+
+
+def _why(service: Document) -> str:
+    if reason := service.get("reason"):
+        return str(reason)
+    if service["state"] == "waiting":
+        return "an address of it is not on this machine; add it there, or correct `listen`"
+    working = sum(node["state"] == "up" for node in service["nodes"].values())
+    return f"{working} of {len(service['nodes'])} nodes take work"
+
+
+def _node_trouble(key: str, service: Document, node: Document, now_s: float) -> Iterator[str]:
+    if node["state"] in {"drain", "disabled"}:
+        word = "drained" if node["state"] == "drain" else "disabled"
+        yield f"{key} was {word} by an operator; `equipoise node enable {key}` takes that back"
+    if node["state"] != "down":
+        return
+    check = node["check"]
+    if check is None:
+        yield f"{key} ({node['address']}) is down: not checked yet, or its name does not resolve"
+    elif check["ok"]:
+        yield f"{key} is down: its last check passed, it is up again after a few more"
+    else:
+        yield f"{key} is down: {check['reason']} ({_age(check['at'], now_s)} ago)"
+        yield f"  look whether it runs, then ask it by hand: `equipoise probe {check['name']} {_target(service, node)}`"
+
+
+def _target(service: Document, node: Document) -> str:
+    """Return HOST:PORT of a node; one without a port has the port that the service listens on."""
+    if split_port(node["address"])[1] is not None:
+        return str(node["address"])
+    host = f"[{node['address']}]" if ":" in node["address"] else node["address"]
+    return f"{host}:{service['listen'][0].rpartition(':')[2]}"
+
+
+def _service_line(name: str, service: Document) -> Text:
+    state = service["state"]
+    return Text.assemble(
+        (printable(name), "bold"),
+        f"  {service['protocol']}  {', '.join(service['listen'])}  ",
+        (state.upper() if state != "up" else "up", f"bold {_STYLE.get(state, 'red')}"),
+        f"  {service['connections']} open",
+    )
+
+
+def _node_table(service: Document, now_s: float) -> Table:
+    table = Table(box=None, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("node", overflow="fold")
+    table.add_column("address", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for heading in ("weight", "open", "in", "out"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("check", overflow="fold")
+    for name, node in service["nodes"].items():
+        table.add_row(
+            Text(printable(name)),
+            Text(printable(node["address"])),
+            Text(node["state"], style=_STYLE.get(node["state"], "red")),
+            str(node["weight"]),
+            str(node["connections"]),
+            format_size(node["bytes_in"]),
+            format_size(node["bytes_out"]),
+            _check_text(node["check"], now_s),
+        )
+    return table
+
+
+def _check_text(check: Document | None, now_s: float) -> Text:
+    if check is None:
+        return Text("not checked yet", style="dim")
+    said = f"{check['name']} {'passed' if check['ok'] else 'FAILED'} {_age(check['at'], now_s)} ago: {check['reason']}"
+    return Text(printable(said), style="" if check["ok"] else "red")
+
+
+def _age(at: str, now_s: float) -> str:
+    """Return how long ago a time in RFC 3339 is: `4 s`, `12 min`, `3 h`, `2 d`."""
+    seconds = max(0, int(now_s - datetime.fromisoformat(at).timestamp()))
+    for unit, size_s, from_s in (("d", 86400, 172800), ("h", 3600, 7200), ("min", 60, 120)):
+        if seconds >= from_s:
+            return f"{seconds // size_s} {unit}"
+    return f"{seconds} s"

@@ -1,0 +1,102 @@
+"""`probe` against real peers: a listening socket, a closed port, DCMTK's storescp."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Equipoise = Callable[..., Any]
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def test_a_port_that_listens(equipoise: Equipoise, listening: str) -> None:
+    result = equipoise("probe", "tcp", listening, "--timeout", "2s")
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"tcp {listening}: passed in ")
+    assert "timeout 2s" in result.stdout
+
+
+def test_a_port_that_is_closed_is_a_finding(equipoise: Equipoise) -> None:
+    target = f"127.0.0.1:{_free_port()}"
+    result = equipoise("probe", "tcp", target, "--json")
+    assert result.exit_code == 2
+    document = json.loads(result.stdout)
+    assert document.keys() == {"check", "target", "settings", "ok", "reason", "took_ms"}
+    assert (document["check"], document["target"], document["ok"]) == ("tcp", target, False)
+    assert "refused" in document["reason"].lower()
+
+
+def test_a_name_that_does_not_resolve_is_a_finding(equipoise: Equipoise) -> None:
+    result = equipoise("probe", "tcp", "pacs.invalid:104")
+    assert result.exit_code == 2
+    assert "FAILED" in result.stdout
+
+
+@pytest.fixture
+def storescp(tmp_path: Path) -> Iterator[str]:
+    program = shutil.which("storescp")
+    if program is None:
+        pytest.skip("needs DCMTK's storescp: apt-get install dcmtk")
+    port = _free_port()
+    process = subprocess.Popen([program, "--output-directory", str(tmp_path), str(port)])
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            break
+        except OSError:
+            assert time.monotonic() < deadline, "storescp does not listen"
+            time.sleep(0.05)
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    process.wait(10)
+
+
+def test_dicom_echo_with_titles(equipoise: Equipoise, storescp: str) -> None:
+    result = equipoise("probe", "dicom_echo", storescp, "--calling-ae=CONSOLE", "--called-ae", "PACS", "--json")
+    assert result.exit_code == 0, result.stdout + result.stderr
+    settings = json.loads(result.stdout)["settings"]
+    assert (settings["calling_ae"], settings["called_ae"]) == ("CONSOLE", "PACS")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nonsense", "127.0.0.1:1"), "there is no check 'nonsense'; there are: dicom_echo"),
+        (("tcp", "127.0.0.1"), "not HOST:PORT"),
+        (("tcp", "127.0.0.1:x"), "port"),
+        (("tcp", "127.0.0.1:1", "--called-ae", "X"), "tcp has no setting --called-ae"),
+        (("dicom_echo", "127.0.0.1:1", "--called-ae", "X" * 17), "dicom_echo: --called-ae:"),
+        (("dicom_echo", "127.0.0.1:1", "--called-ae"), "--called-ae needs a value"),
+        (("tcp", "127.0.0.1:1", "--timeout", "5"), "--timeout"),
+        (("tcp", "127.0.0.1:1", "more"), "'more' is no option"),
+    ],
+)
+def test_wrong_use_is_1_in_one_line(equipoise: Equipoise, words: tuple[str, ...], said: str) -> None:
+    result = equipoise("probe", *words)
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_help_lists_the_checks_with_their_settings(equipoise: Equipoise) -> None:
+    said = equipoise("probe", "--help").stdout
+    assert "dicom_echo: --timeout" in said
+    assert "--called-ae" in said
