@@ -1,0 +1,1 @@
+"""Simulated archives and modalities: the demo and the tests use them, the path of traffic never does."""

@@ -1,0 +1,202 @@
+"""A simulated site: archives that share one store, as a PACS cluster does, and the balancer in front of them.
+
+Each is a process of its own, on a free port of the loopback interface, below one directory; `Site.close` ends them
+all, by their process ids.  Leaves out the devices (`workload.py`).
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+
+from equipoise.base.processes import Process, kill, start_detached, start_ready
+from equipoise.sim.peers import Peer
+from equipoise.sim.store import Store
+
+SERVICE = "pacs-dicom"
+AE_TITLE = "PACS"
+NODES = ("pacs-a", "pacs-b", "pacs-c")
+_HOST = "127.0.0.1"
+_READY_S = 20.0
+_POLL_S = 0.05
+_MARK = "EQUIPOISE_SIMULATED_SITE"
+_LOG_TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the site keeps its things.
+
+    Attributes:
+        work: Store, logs and site.yaml.
+        short: Holds the balancer's runtime directory; short, for Linux limits the paths of Unix sockets.
+    """
+
+    work: Path
+    short: Path
+
+    @property
+    def runtime(self) -> Path:
+        """The balancer's runtime directory."""
+        return self.short / "run"
+
+    @property
+    def store(self) -> Path:
+        """The directory that the archives share."""
+        return self.work / "store"
+
+    def log(self, name: str) -> Path:
+        """What a process said."""
+        return self.work / f"{name}.log"
+
+
+class Site:
+    """The processes of one simulated site."""
+
+    def __init__(
+        self, places: Places, nodes: Sequence[str] = NODES, balancer: Sequence[str] = ("-m", "equipoise", "run")
+    ) -> None:
+        self._balancer_arguments = tuple(balancer)
+        self._places = places
+        self._nodes = tuple(nodes)
+        self._archives: dict[str, Process] = {}
+        self.ports: dict[str, int] = {}
+        self.balancer: Process | None = None
+        self.store = Store(places.store)
+        self.front = Peer(AE_TITLE, _HOST, free_port())
+
+    def start_archives(self) -> None:
+        """Start all archives, at the same time.  Raises: EquipoiseError, OSError."""
+        with ThreadPoolExecutor(len(self._nodes)) as pool:
+            list(pool.map(self.start_archive, self._nodes))
+
+    def start_archive(self, node: str) -> None:
+        """Start one archive, where it was if it ran before.  Raises: EquipoiseError, OSError."""
+        command = [sys.executable, "-m", "equipoise.sim.archive", "--end-with-input", "--ae", AE_TITLE]
+        command += ["--name", node, "--port", str(self.ports.get(node, 0)), "--store", str(self._places.store)]
+        process, line = start_ready(command, self._places.log(node), _READY_S, environment(self._places))
+        self._archives[node] = process
+        self.ports[node] = json.loads(line)["port"]
+
+    def kill_archive(self, node: str) -> None:
+        """End one archive as a power cut does."""
+        process = self._archives.pop(node)
+        process.kill()
+        process.wait()
+
+    def is_running(self, node: str) -> bool:
+        """Say whether this archive was started and not killed."""
+        return node in self._archives
+
+    def start_balancer(self) -> None:
+        """Write site.yaml and start the balancer with it; it is not ready yet.  Raises: OSError."""
+        config = self._places.work / "site.yaml"
+        config.write_text(site_yaml(self.front, {node: self.ports[node] for node in self._nodes}), encoding="utf-8")
+        command = [sys.executable, *self._balancer_arguments, str(config)]
+        self.balancer = start_detached(command, self._places.log("balancer"), environment(self._places))
+
+    def dead(self) -> list[str]:
+        """Return what ended though nobody asked it to, each with the end of its log."""
+        running = {**self._archives, **({"balancer": self.balancer} if self.balancer else {})}
+        return [
+            f"{name} ended with exit code {process.returncode}: {self._log_tail(name)}"
+            for name, process in running.items()
+            if process.poll() is not None
+        ]
+
+    def close(self) -> list[str]:
+        """End everything; return what did not end when asked and had to be killed."""
+        stubborn = []
+        if self.balancer is not None and not _end(self.balancer, patience_s=6.0):
+            stubborn.append(f"the balancer (process {self.balancer.pid}) did not end within 6 s of SIGTERM")
+        for process in self._archives.values():
+            process.terminate()
+        for process in self._archives.values():
+            _end(process, patience_s=2.0)
+        # The engines run in sessions of their own and outlive a supervisor that was killed.
+        for pid in processes_of(self._places):
+            stubborn.append(f"process {pid} was left over and was killed")
+            kill(pid, SIGKILL)
+        _wait(lambda: not processes_of(self._places), patience_s=2.0)
+        return stubborn
+
+    def _log_tail(self, name: str) -> str:
+        try:
+            content = self._places.log(name).read_bytes()[-_LOG_TAIL_BYTES:]
+        except OSError:
+            return "it left no log"
+        return content.decode(errors="replace").strip() or "it said nothing"
+
+
+def site_yaml(front: Peer, ports: dict[str, int]) -> str:
+    """Return the configuration of the balancer."""
+    nodes = "".join(f"      {node}: {{address: '{_HOST}:{port}'}}\n" for node, port in ports.items())
+    return (
+        "site: demo\n"
+        "drain_timeout: 3s\n"
+        "services:\n"
+        f"  {SERVICE}:\n"
+        "    protocol: dicom\n"
+        f"    listen: '{front.host}:{front.port}'\n"
+        "    balance: least_connections\n"
+        f"    health: {{check: dicom_echo, interval: 1s, timeout: 1s, rise: 1, fall: 2, calling_ae: EQUIPOISE, "
+        f"called_ae: {AE_TITLE}}}\n"
+        "    nodes:\n" + nodes
+    )
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that is free now."""
+    with socket.create_server((_HOST, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def environment(places: Places) -> dict[str, str]:
+    """Return what the processes of a site find around them: ours, the balancer's directories, and the site's mark."""
+    return {
+        **os.environ,
+        _MARK: str(places.short),
+        "EQUIPOISE_RUNTIME_DIR": str(places.runtime),
+        "EQUIPOISE_STATE_DIR": str(places.short / "state"),
+    }
+
+
+def processes_of(places: Places) -> list[int]:
+    """Return the processes that carry a site's mark, whoever started them.
+
+    Not those that only name its directories: somebody may look at them, from a shell of his own.
+    """
+    mark = os.fsencode(f"{_MARK}={places.short}")
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            marked = mark in (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # ended, or another user's
+        if marked and int(entry.name) != os.getpid():
+            found.append(int(entry.name))
+    return sorted(found)
+
+
+def _end(process: Process, patience_s: float) -> bool:
+    """Ask a process to end, and make it end; say whether asking was enough."""
+    kill(process.pid, SIGTERM)
+    if _wait(lambda: process.poll() is not None, patience_s):
+        return True
+    process.kill()
+    process.wait()
+    return False
+
+
+def _wait(until: Callable[[], bool], patience_s: float) -> bool:
+    for _ in range(int(patience_s / _POLL_S)):
+        if until():
+            return True
+        time.sleep(_POLL_S)
+    return until()

@@ -1,0 +1,155 @@
+"""A whole demonstration in small, with real archives and devices; a plain TCP relay stands where the balancer will."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from equipoise.base.clock import SystemClock
+from equipoise.base.errors import EquipoiseError
+from equipoise.sim.demonstration import Demonstration
+from equipoise.sim.modality import Pace
+from equipoise.sim.outcome import Outcome
+from equipoise.sim.site import SERVICE, Places, Site, processes_of
+from equipoise.sim.story import Beat, Deed
+from equipoise.sim.studies import Kind
+from equipoise.sim.workload import Department
+
+DEPARTMENT = Department(
+    modalities=(("MR1", Kind.MR), ("MR2", Kind.MR)),
+    readers=("VIEWER1",),
+    pace=Pace(between_objects_s=0.02, between_studies_s=0.05, before_retry_s=0.2),
+    reader_pause_s=0.1,
+)
+STORY = (Beat(1.0, Deed.KILL, ("b",)), Beat(2.0, Deed.DRAIN, ("c",)), Beat(3.0, Deed.RETURN, ("b", "c")))
+
+
+class RelayInPlaceOfBalancer:
+    """Relays each connection to the next node that takes it, leaving out drained ones."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._drained: set[str] = set()
+        self._turn = 0
+        self._listener = socket.create_server((site.front.host, site.front.port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def status(self) -> dict[str, Any]:
+        nodes = {name: self._node(name) for name in self._site.ports}
+        return {"services": {SERVICE: {"nodes": nodes}}}
+
+    def override(self, pattern: str, action: str, weight: int | None = None) -> list[str]:
+        change = self._drained.add if action == "drain" else self._drained.discard
+        change(pattern.removeprefix(f"{SERVICE}/"))
+        return [pattern]
+
+    def _node(self, name: str) -> dict[str, Any]:
+        state = "drain" if name in self._drained else "up" if self._site.is_running(name) else "down"
+        check = {"ok": state != "down", "reason": "connection refused"}
+        return {"state": state, "connections": 0, "bytes_in": 0, "bytes_out": 0, "check": check}
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self._relay(client)
+
+    def _relay(self, client: socket.socket) -> None:
+        names = [name for name in sorted(self._site.ports) if name not in self._drained]
+        self._turn += 1
+        for name in names[self._turn % len(names) :] + names:
+            try:
+                node = socket.create_connection(("127.0.0.1", self._site.ports[name]))
+            except OSError:
+                continue
+            for source, target in ((client, node), (node, client)):
+                threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+            return
+        client.close()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    program = tmp_path / "idle.py"
+    program.write_text("import time\ntime.sleep(60)\n")
+    places = Places(work=tmp_path, short=tmp_path)
+    site = Site(places, nodes=("a", "b", "c"), balancer=(str(program),))
+    yield site
+    site.close()
+    assert processes_of(places) == []
+
+
+def perform(site: Site, lasts_s: float, meanwhile: Callable[[], None] = lambda: None) -> Outcome:
+    relay = RelayInPlaceOfBalancer(site)
+    demonstration = Demonstration(site, relay, SystemClock(), story=STORY, seed=1, department=DEPARTMENT)
+    try:
+        demonstration.start()
+        while demonstration.elapsed_s < lasts_s and not demonstration.failed:
+            demonstration.step()
+            time.sleep(0.05)
+        meanwhile()
+        return demonstration.finish(expect_whole_story=True)
+    finally:
+        demonstration.stop()
+        relay.close()
+
+
+def test_a_node_is_killed_another_drained_and_nothing_that_was_acknowledged_is_lost(site: Site) -> None:
+    outcome = perform(site, lasts_s=5.0)
+    assert outcome.problems() == []
+    assert [phase.title for phase in outcome.phases] == [
+        "at the beginning",
+        "after b was killed with SIGKILL",
+        "after c was drained",
+        "after b and c returned",
+    ]
+    assert all(phase.acknowledged for phase in outcome.phases)
+    assert outcome.tally.acknowledged == len(outcome.audit.unharmed) > 50
+    assert set(outcome.audit.by_archive) == {"a", "b", "c"}
+    assert outcome.tally.studies_retrieved > 0
+
+
+def test_what_is_lost_is_told_and_so_is_a_story_that_was_cut_short(site: Site) -> None:
+    def lose_two() -> None:
+        for path in site.store.paths()[:2]:
+            path.unlink()
+
+    problems = perform(site, lasts_s=1.5, meanwhile=lose_two).problems()
+    assert any(text.startswith("2 acknowledged objects are in no archive: 2.25.") for text in problems)
+    assert "not done, for the work ended before: c was drained" in problems
+
+
+def test_a_balancer_that_does_not_start_is_told_with_its_last_words(tmp_path: Path, site: Site) -> None:
+    (tmp_path / "idle.py").write_text("raise SystemExit('site.yaml:3:1: unknown key')")
+    with pytest.raises(EquipoiseError, match=r"balancer ended with exit code 1: site\.yaml:3:1: unknown key"):
+        perform_without_relay(site)
+
+
+def perform_without_relay(site: Site) -> None:
+    class NoSupervisor:
+        def status(self) -> dict[str, Any]:
+            raise EquipoiseError("no supervisor answers")
+
+        def override(self, pattern: str, action: str, weight: int | None = None) -> list[str]:
+            raise EquipoiseError("no supervisor answers")
+
+    Demonstration(site, NoSupervisor(), SystemClock(), story=(), seed=1).start()

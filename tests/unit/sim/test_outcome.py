@@ -1,0 +1,67 @@
+"""What makes a demonstration a failure, and what does not; and its story."""
+
+from dataclasses import replace
+from itertools import islice, takewhile
+from typing import Any
+
+import pytest
+
+from equipoise.sim.audit import Audit
+from equipoise.sim.ledger import Tally
+from equipoise.sim.outcome import Outcome, Phase
+from equipoise.sim.story import Deed, beats
+
+GOOD = Outcome(
+    tally=Tally(sent=11, acknowledged=10),
+    audit=Audit(unharmed=("1.1",)),
+    phases=(Phase("at the beginning", 5, 5, 0), Phase("after b was killed with SIGKILL", 5, 5, 1)),
+    left_undone=(),
+    status_answers=3,
+    faults=(),
+)
+
+
+def test_failed_associations_alone_are_no_problem() -> None:
+    tally = Tally(sent=11, acknowledged=10, failures={"aborted": 3}, retries=3)
+    assert replace(GOOD, tally=tally).problems() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"audit": Audit(missing=("1.1",))}, "1 acknowledged objects are in no archive: 1.1"),
+        ({"audit": Audit(harmed=("1.1", "1.2"))}, "2 acknowledged objects are not as sent: 1.1, 1.2"),
+        ({"tally": Tally(differences=("x",))}, "1 differences when studies were read: x"),
+        ({"left_undone": ("c was drained",)}, "not done, for the work ended before: c was drained"),
+        ({"status_answers": 0}, "the supervisor never gave its status"),
+        ({"faults": ("balancer ended",)}, "balancer ended"),
+        (
+            {"phases": (Phase("after c was drained", 5, 0, 0),)},
+            "no object was acknowledged after c was drained, in 5.0 s",
+        ),
+    ],
+)
+def test_each_of_these_alone_is_a_problem(change: dict[str, Any], problem: str) -> None:
+    assert replace(GOOD, **change).problems() == [problem]
+
+
+def test_a_moment_too_short_to_judge_is_not_judged() -> None:
+    assert replace(GOOD, phases=(Phase("after a returned", 0.4, 0, 0),)).problems() == []
+
+
+def test_audits_add_up() -> None:
+    one = Audit(("1",), ("2",), ("3",), 1, {"a": 1})
+    assert one.plus(one) == Audit(("1", "1"), ("2", "2"), ("3", "3"), 2, {"a": 2})
+
+
+def test_twenty_seconds_hold_one_round() -> None:
+    story = list(takewhile(lambda beat: beat.at_s < 20, beats(["a", "b", "c"], 20)))
+    assert [(beat.at_s, beat.deed) for beat in story] == [(5, Deed.KILL), (10, Deed.DRAIN), (15, Deed.RETURN)]
+
+
+def test_a_round_leaves_one_node_alone_and_brings_back_what_it_took() -> None:
+    story = list(islice(beats(["a", "b", "c"], 40), 9))
+    for kill, drain, back in zip(story[::3], story[1::3], story[2::3], strict=True):
+        assert back.nodes == kill.nodes + drain.nodes
+        assert kill.nodes != drain.nodes
+    assert {beat.nodes[0] for beat in story if beat.deed is Deed.KILL} == {"a", "b", "c"}
