@@ -15,6 +15,10 @@ class Event:
 
     kind: ClassVar[str]
 
+    def line(self, at: str) -> bytes:
+        """Return the event as a line of the journal, without its newline; `at` is RFC 3339."""
+        return f'{{"at":"{at}","kind":"{self.kind}",'.encode() + msgspec.json.encode(self)[1:]
+
     def fields(self) -> dict[str, Any]:
         """Return the event's fields as plain JSON values, `kind` first."""
         return {"kind": self.kind, **msgspec.to_builtins(self)}

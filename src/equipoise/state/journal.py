@@ -34,7 +34,7 @@ class Journal:
 
     def emit(self, event: Event) -> None:
         """Write an event of this process."""
-        self.write([msgspec.json.encode({"at": rfc3339(self._clock.wall()), **event.fields()})])
+        self.write([event.line(rfc3339(self._clock.wall()))])
 
     def write(self, lines: Iterable[bytes | msgspec.Raw]) -> None:
         """Write events that are JSON already, oldest first.  A full disk loses them on disk, not for followers."""

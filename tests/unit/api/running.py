@@ -6,9 +6,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.unit.api.fake_supervisor import FakeSupervisor
-
 from equipoise.api.server import ApiServer, serve
+from tests.unit.api.fake_supervisor import FakeSupervisor
 
 T = TypeVar("T")
 

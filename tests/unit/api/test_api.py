@@ -14,11 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 import uvloop
-from tests.unit.api.fake_supervisor import FIRST, FakeSupervisor
-from tests.unit.api.running import RunningApi
 
 from equipoise.api.server import serve
 from equipoise.base.errors import EquipoiseError
+from tests.unit.api.fake_supervisor import FIRST, FakeSupervisor
+from tests.unit.api.running import RunningApi
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.api.running import RunningApi
 from typer.testing import CliRunner
 
 from equipoise.cli.main import build
+from tests.unit.api.running import RunningApi
 
 Equipoise = Callable[..., Any]
 

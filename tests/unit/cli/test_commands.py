@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.unit.api.fake_supervisor import AT, FIRST
 from tests.unit.api.running import RunningApi
 

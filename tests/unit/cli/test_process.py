@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.unit.api.running import RunningApi
-
 import equipoise
+from tests.unit.api.running import RunningApi
 
 _SOURCE = str(Path(equipoise.__file__).parents[1])
 

@@ -153,9 +153,15 @@ class Channel:
         except msgspec.MsgspecError as error:
             self.close(f"not understood: {error}")
             return
+        if message.fds > len(self._descriptors):  # the kernel drops those that our file limit has no room for
+            self.close(f"{message.fds} descriptors were announced, {len(self._descriptors)} came; see ulimit -n")
+            return
         sockets = [socket.socket(fileno=self._descriptors.popleft()) for _ in range(message.fds)]
         answer = self._waiting.get(message.answers)
-        if answer is None:
+        if message.answers == 0:
             self._on_message(self, message, sockets)
-        elif not answer.done():
+        elif answer is not None and not answer.done():
             answer.set_result((message, sockets))
+        else:  # too late: nobody waits for it any more
+            for sock in sockets:
+                sock.close()

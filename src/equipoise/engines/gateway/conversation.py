@@ -41,6 +41,7 @@ class Conversation:
         "_finish_reason",
         "_last_activity_s",
         "_last_progress",
+        "_mid_pdu",
         "_release_asked",
         "_settings",
         "_tally",
@@ -57,15 +58,18 @@ class Conversation:
         self._last_progress = (-1, -1)
         self._release_asked: frozenset[str] = frozenset()  # by which side, and not answered
         self._finish_reason: str | None = None
+        self._mid_pdu = {"client": False, "node": False}  # whether what was passed on to it ends within a PDU
 
     def saw(self, data: Data, now_s: float, *, from_client: bool) -> End | None:
         """Follow what passes; return the end where it comes with these bytes.  Raises: PduError."""
         self._last_activity_s = now_s
         walker = self._to_node if from_client else self._to_client
         notes = walker.walk(data if isinstance(data, memoryview) else memoryview(data))
-        if not notes and self._finish_reason is None:
-            return None  # nearly always: the middle of an image
-        return self._noted(notes, now_s, from_client=from_client) or self._end_at_rest()
+        end = self._noted(notes, now_s, from_client=from_client) if notes else None
+        self._mid_pdu["node" if from_client else "client"] = walker.in_pdu
+        if end is not None or self._finish_reason is None:
+            return end
+        return self._end_at_rest()
 
     def finish(self, reason: str) -> End | None:
         """End after the current message; return the end where none is open."""
@@ -96,21 +100,21 @@ class Conversation:
 
     def abort_both(self, ended: str, reason: str) -> End:
         """Return an end that tells both sides, politely."""
-        return End(ended, reason, (ToClient(PROVIDER_ABORT), *_leave_node(), StartTimer(self._settings.artim_s)))
+        return End(ended, reason, (*self._leave_client(), *self._leave_node()))
 
     def node_gone(self, reason: str) -> End:
         """Return the end for a node whose connection is gone.  With `replay: store` this is where it will move on."""
-        return End("node_closed", reason, (ToClient(PROVIDER_ABORT), StartTimer(self._settings.artim_s)))
+        return End("node_closed", reason, self._leave_client())
 
     def client_gone(self, reason: str) -> End:
         """Return the end for a client whose connection is gone."""
-        return End("client_closed", reason, (*_leave_node(), CloseClient()))
+        return End("client_closed", reason, (*self._leave_node(), CloseClient()))
 
     def violated(self, error: PduError, *, by_client: bool) -> End:
         """Answer bytes that break the protocol: PS3.8 AA-8 to who sent them, the news to the other side."""
         abort = encode_abort(AbortSource.PROVIDER, error.reason)
         to_client, to_node = (abort, PROVIDER_ABORT) if by_client else (PROVIDER_ABORT, abort)
-        farewell = (ToClient(to_client), *_leave_node(to_node), StartTimer(self._settings.artim_s))
+        farewell = (*self._leave_client(to_client), *self._leave_node(to_node))
         return End("client_error" if by_client else "node_error", str(error), farewell)
 
     def _noted(self, notes: Sequence[Note], now_s: float, *, from_client: bool) -> End | None:
@@ -147,9 +151,21 @@ class Conversation:
         return End("node_aborted", said, (CloseNode(), StartTimer(self._settings.artim_s)))
 
     def _end_at_rest(self) -> End | None:
+        """End where nothing is under way, not even a release: that ends by itself, and better."""
         at_rest = self._to_node.at_rest and self._to_client.at_rest and not self._tally.unanswered
-        return self.abort_both("disabled", self._finish_reason) if self._finish_reason and at_rest else None
+        if self._finish_reason is None or not at_rest or self._release_asked:
+            return None
+        return self.abort_both("disabled", self._finish_reason)
 
+    # Within a PDU an A-ABORT would be read as the rest of it, and a node could store an object that ends in our bytes:
+    # there only a close is understood.
 
-def _leave_node(abort: bytes = PROVIDER_ABORT) -> tuple[Command, ...]:
-    return ToNode(abort), CloseNode(linger=True)
+    def _leave_client(self, abort: bytes = PROVIDER_ABORT) -> tuple[Command, ...]:
+        if self._mid_pdu["client"]:
+            return (CloseClient(),)
+        return ToClient(abort), StartTimer(self._settings.artim_s)
+
+    def _leave_node(self, abort: bytes = PROVIDER_ABORT) -> tuple[Command, ...]:
+        if self._mid_pdu["node"]:
+            return (CloseNode(),)
+        return ToNode(abort), CloseNode(linger=True)

@@ -33,6 +33,7 @@ from equipoise.engines.gateway.relay import (
     WriteStalled,
 )
 
+_TIMER_RESOLUTION_S = 0.002  # libuv counts in milliseconds and may wake one early
 LINGER_S = 2.0  # how long a side that was told of the end may take to close, and last bytes to leave
 
 
@@ -186,6 +187,8 @@ class Association:
     __slots__ = (
         "_client",
         "_connecting",
+        "_deadline_s",
+        "_fires_s",
         "_host",
         "_loop",
         "_node",
@@ -211,6 +214,7 @@ class Association:
         self._node: Side | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline_s = self._fires_s = 0.0
         self._open_sides = 0
         self.client_host, self.client_port = client
         self.server_port = server_port
@@ -341,9 +345,27 @@ class Association:
         self.counters = Counters()
 
     def _start_timer(self, seconds: float) -> None:
+        """Set the deadline; a handle that fires before it is kept, and looks again then.
+
+        Most associations end before any deadline, and making handles is what costs.
+        """
+        self._deadline_s = self._loop.time() + seconds
         if self._timer is not None:
+            if self._fires_s <= self._deadline_s:
+                return
             self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self.event, TimerExpired())
+        self._wake_at(self._deadline_s)
+
+    def _wake_at(self, fires_s: float) -> None:
+        self._fires_s = fires_s
+        self._timer = self._loop.call_at(fires_s, self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._deadline_s - _TIMER_RESOLUTION_S:
+            self._wake_at(self._deadline_s)
+        else:
+            self.event(TimerExpired())
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

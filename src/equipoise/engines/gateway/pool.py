@@ -119,9 +119,11 @@ class Pool:
         if not free:
             return Full(f"every node that is up is at its max_connections: {', '.join(m.node.name for m in group)}")
         key = persistence_key(self._persistence.by, client, self._persistence.mask, self._persistence.mask6)
-        chosen = self._persistent(key, free, now_s) or self._by_policy(free, client)
+        own = self._own(key, now_s)
+        chosen = next((member for member in free if member is own), None) or self._by_policy(free, client)
         if key is not None:
-            self.table.keep(key, chosen.node.name, now_s)
+            returns = own if own is not None and own.full and own.node.name not in tried else chosen
+            self.table.keep(key, returns.node.name, now_s)
         chosen.counters.connections += 1
         chosen.counters.associations += 1
         return Picked(chosen.node, alternatives=len(able) - 1)
@@ -129,7 +131,7 @@ class Pool:
     def release(self, name: str) -> None:
         """Give a place back."""
         member = self.members.get(name) or self._leaving.get(name)
-        if member is not None:
+        if member is not None and member.counters.connections:
             member.counters.connections -= 1
         if name in self._leaving and not self._leaving[name].counters.connections:
             del self._leaving[name]
@@ -151,7 +153,7 @@ class Pool:
             else:
                 member.elsewhere.pop(gateway, None)
 
-    def _persistent(self, key: str | None, free: list[Member], now_s: float) -> Member | None:
+    def _own(self, key: str | None, now_s: float) -> Member | None:
         """Return the client's own node; one that is drained or down loses the client, one that is full does not."""
         name = None if key is None else self.table.node_of(key, now_s)
         if key is None or name is None:
@@ -159,7 +161,8 @@ class Pool:
         member = self.members.get(name)
         if member is None or not member.takes_work:
             self.table.forget(key)
-        return next((candidate for candidate in free if candidate.node.name == name), None)
+            return None
+        return member
 
     def _by_policy(self, free: list[Member], client: Client) -> Member:
         candidates = [Candidate(member.node.name, member.state.weight, member.open) for member in free]

@@ -8,6 +8,7 @@ supervisor, the oldest are forgotten past a bound.  It ends when told to, or, on
 
 import argparse
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -41,7 +42,7 @@ from equipoise.engines.gateway.messages import (
     Stop,
     Welcome,
 )
-from equipoise.engines.gateway.service import Service, Surroundings
+from equipoise.engines.gateway.service import Room, Service, Surroundings
 from equipoise.engines.gateway.successor import Successors
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
@@ -75,12 +76,11 @@ class Gateway:
         self._flushing = False
         self._orders: asyncio.Queue[tuple[Channel, Message, list[socket.socket]]] = asyncio.Queue()
         self._ended = asyncio.Event()
-        self._max_clients = _raise_file_limit()
         self._around = Surroundings(
             buffers=BufferPool(),
             tasks=self._tasks,
             emit=self._emit,
-            has_room=self._has_room,
+            room=Room(_raise_file_limit()),
             changed=self._changed,
         )
 
@@ -245,16 +245,12 @@ class Gateway:
             service.pool.table.merge(soft.persistence, asyncio.get_running_loop().time())
             service.hear_elsewhere(soft.gateway, soft.open)
 
-    def _has_room(self) -> bool:
-        held = sum(service.held for service in (*self._services.values(), *self._leaving))
-        return held < self._max_clients
-
     def _emit(self, event: Event) -> None:
         at = rfc3339(self._clock.wall())
         if len(self._events) >= MAX_EVENTS:
             self._events.popleft()
             self._dropped += 1
-        self._events.append(msgspec.Raw(msgspec.json.encode({"at": at, **event.fields()})))
+        self._events.append(msgspec.Raw(event.line(at)))
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_later(_FLUSH_S, self._flush)
@@ -308,6 +304,7 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--worker", type=int, required=True)
     arguments = parser.parse_args()
+    gc.freeze()  # what is loaded by now stays: the collector need not look at it again and again
     uvloop.run(_main(arguments.socket, arguments.worker))
 
 

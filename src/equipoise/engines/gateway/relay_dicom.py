@@ -5,6 +5,7 @@ whole, finds a node that accepts it, and from then on a `Conversation` follows w
 Source: DICOM PS3.8 sections 7.1 and 9.2 (states, ARTIM), 9.3.4 (rejects), 9.3.8 (aborts).
 """
 
+from dataclasses import replace
 from enum import Enum, auto
 
 from equipoise.engines.gateway.admission import refusal
@@ -76,12 +77,12 @@ class DicomRelay:
     """
 
     __slots__ = (
-        "_alternatives",
         "_began_s",
         "_conversation",
         "_last_failure",
         "_last_reject",
         "_node",
+        "_node_deadline_s",
         "_node_reader",
         "_reader",
         "_request",
@@ -105,7 +106,7 @@ class DicomRelay:
         self._conversation: Conversation | None = None
         self._node: str | None = None
         self._tried: tuple[str, ...] = ()
-        self._alternatives = 0
+        self._node_deadline_s = 0.0
         self._last_failure: str | None = None
         self._last_reject: Reject | None = None
         self._retried_no_reason = False
@@ -218,7 +219,7 @@ class DicomRelay:
             case (State.CONNECTING, NodeFailed(reason)):
                 return self._next(reason, now_s)
             case (State.CONNECTING, TimerExpired()):
-                return self._next(f"no connection within {self._settings.connect_timeout_s:g} s", now_s)
+                return self._next("no connection in time", now_s)
             case (State.AWAITING_ANSWER, FromNode(data)):
                 return self._read_answer(data, now_s)
             case (State.AWAITING_ANSWER, NodeClosed()):
@@ -235,19 +236,21 @@ class DicomRelay:
         return [PickNode(self._request.calling_ae if self._request else "", self._tried)]
 
     def _connect(self, name: str, alternatives: int, now_s: float) -> list[Command]:
+        """Go to this node, which may take its share of the time that is left, so that the others get theirs."""
         self._state = State.CONNECTING
-        self._node, self._alternatives = name, alternatives
+        self._node = name
         self._tried = (*self._tried, name)
         self._node_reader = PduReader(self._settings.max_associate_bytes)
-        return [OpenNode(), StartTimer(min(self._settings.connect_timeout_s, self._left_s(now_s)))]
+        share_s = self._left_s(now_s) / (1 + alternatives)
+        self._node_deadline_s = now_s + share_s
+        return [OpenNode(), StartTimer(min(self._settings.connect_timeout_s, share_s))]
 
     def _ask(self, now_s: float) -> list[Command]:
-        """Send the request; a node may take its share of the time that is left, so that the others get theirs."""
         if self._request is None:
             raise AssertionError("a node was opened before there was a request")
         self._state = State.AWAITING_ANSWER
         request = forwarded_request(self._request, called_ae=self._settings.node_called_ae, unlimited_as=UNLIMITED_AS)
-        return [ToNode(request), StartTimer(self._left_s(now_s) / (1 + self._alternatives))]
+        return [ToNode(request), StartTimer(max(self._node_deadline_s - now_s, 0.0))]
 
     def _read_answer(self, data: Data, now_s: float) -> list[Command]:
         self._node_reader.feed(data)
@@ -259,7 +262,9 @@ class DicomRelay:
                 return self._accepted(pdu.body, now_s)
             if pdu.type is PduType.ASSOCIATE_RJ:
                 return self._rejected(pdu.as_reject(), now_s)
-            said = describe_abort(pdu.body) if pdu.type is PduType.ABORT else f"answered {pdu.type.label}"
+            if pdu.type is PduType.ABORT:  # AA-3: it gets no answer
+                return self._next(describe_abort(pdu.body), now_s)
+            said = f"answered {pdu.type.label}"
         except PduError as error:
             said = str(error)
         return self._next(said, now_s, ToNode(PROVIDER_ABORT))
@@ -275,7 +280,7 @@ class DicomRelay:
             now_s=now_s,
         )
         answer = forwarded_accept(accept, request, unlimited_as=UNLIMITED_AS)
-        self._request = request.without_body()
+        self._request = replace(request, body=b"")  # 5 000 idle associations must not hold 20 kB each
         self._state = State.RELAYING
         self._setup_ms = round((now_s - self._began_s) * 1000, 3)
         commands: list[Command] = [ToClient(answer), StartTimer(self._conversation.next_tick_s(now_s))]

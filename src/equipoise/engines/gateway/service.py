@@ -27,19 +27,27 @@ from equipoise.state.events import AssociationEnded, Event
 MAX_WAITING = 1024  # callers in one queue; each holds a connection and its request
 
 
+@dataclass(slots=True)
+class Room:
+    """Clients' connections of the whole process."""
+
+    limit: int
+    held: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the process gives to its services.
 
     Attributes:
-        has_room: Whether the process can hold one more association (its file limit).
+        room: The clients that the process holds, and how many it can (its file limit).
         changed: Called when a service's open counts have changed.
     """
 
     buffers: BufferPool
     tasks: Tasks
     emit: Callable[[Event], None]
-    has_room: Callable[[], bool]
+    room: Room
     changed: Callable[["Service"], None]
 
 
@@ -153,25 +161,27 @@ class Service:
         relay = DicomRelay(self.task.dicom, self._refused(client[0]), now_s)
         association = Association(self, relay, client, port)
         self._associations.add(association)
+        self._around.room.held += 1
         return association
 
     @property
     def has_room(self) -> bool:
         """Whether one more client can be held."""
-        return self._around.has_room()
+        return self._around.room.held < self._around.room.limit
 
     def wants_node(self, association: Association, calling_ae: str, tried: tuple[str, ...]) -> None:
         """Pick a node, in turn with those who came before."""
         self._release(association)
-        waiting = _Waiting(association, Client(association.client_host, calling_ae), tried)
+        client = Client(association.client_host, calling_ae)
+        if not self._waiting and self._give_node(association, client, tried):
+            return
+        waiting = _Waiting(association, client, tried)
         if len(self._waiting) >= MAX_WAITING:
             association.event(NoNode(limit=True, reason=f"{MAX_WAITING} callers wait already"))
             return
         self._waiting.append(waiting)
-        self._serve_waiting()
-        if waiting in self._waiting:
-            loop = asyncio.get_running_loop()
-            waiting.timer = loop.call_later(self.task.queue_wait_s, self._waited_enough, waiting)
+        loop = asyncio.get_running_loop()
+        waiting.timer = loop.call_later(self.task.queue_wait_s, self._waited_enough, waiting)
 
     def connect(self, association: Association, picked: Picked, side: Side) -> asyncio.Task[None]:
         """Begin to connect to the picked node."""
@@ -206,6 +216,7 @@ class Service:
     def gone(self, association: Association) -> None:
         """Forget an association whose connections are all closed."""
         self._closing.discard(association)
+        self._around.room.held -= 1
         self._around.changed(self)
 
     # Inside
@@ -231,19 +242,22 @@ class Service:
 
     def _serve_waiting(self) -> None:
         """Give every caller that can have a node one, first come first served."""
-        now_s = asyncio.get_running_loop().time()
         for waiting in list(self._waiting):
-            if waiting not in self._waiting:
-                continue  # it ended while an earlier one was served
-            outcome = self.pool.pick(waiting.client, waiting.tried, now_s)
-            if isinstance(outcome, Full):
-                continue
-            self._forget_waiting(waiting.association)
-            if isinstance(outcome, Nobody):
-                waiting.association.event(NoNode(limit=False, reason=outcome.reason))
-            else:
-                self._around.changed(self)
-                waiting.association.node_picked(outcome, self.pool.counters(outcome.node.name))
+            if waiting in self._waiting:  # else it ended while an earlier one was served
+                self._give_node(waiting.association, waiting.client, waiting.tried)
+
+    def _give_node(self, association: Association, client: Client, tried: tuple[str, ...]) -> bool:
+        """Answer an association that wants a node; say False where it has to wait."""
+        outcome = self.pool.pick(client, tried, asyncio.get_running_loop().time())
+        if isinstance(outcome, Full):
+            return False
+        self._forget_waiting(association)
+        if isinstance(outcome, Nobody):
+            association.event(NoNode(limit=False, reason=outcome.reason))
+        else:
+            self._around.changed(self)
+            association.node_picked(outcome, self.pool.counters(outcome.node.name))
+        return True
 
     def _waited_enough(self, waiting: _Waiting) -> None:
         self._forget_waiting(waiting.association)
@@ -270,7 +284,7 @@ class Service:
         except OSError as error:
             association.node_failed(f"{host} port {port}: {error.strerror or error}")
             return
-        keep_alive(transport.get_extra_info("socket"))
+        keep_alive(transport.get_extra_info("socket"))  # Nagle's algorithm uvloop has turned off
         association.node_opened(side)
 
 

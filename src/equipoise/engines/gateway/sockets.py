@@ -20,6 +20,7 @@ def open_listener(endpoint: Endpoint) -> socket.socket:
     """Return a listening socket; its address need not be on this machine yet.  Raises: EngineError."""
     sock = _bound(endpoint, free=True)
     keep_alive(sock)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.listen(BACKLOG)
     sock.setblocking(False)
     return sock
@@ -40,13 +41,12 @@ def is_local(host: str) -> bool:
 
 
 def keep_alive(sock: socket.socket) -> None:
-    """Turn keepalive on and Nagle's algorithm off."""
+    """Turn keepalive on."""
     set_option: Callable[[int, int, int], None] = sock.setsockopt
     set_option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     set_option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
     set_option(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
     set_option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
-    set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _bound(endpoint: Endpoint, *, free: bool) -> socket.socket:

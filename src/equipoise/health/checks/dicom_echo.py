@@ -163,7 +163,9 @@ def _rejected(reject: Reject, params: Params) -> Result:
     if reject == REJECT_CALLING_AE:
         hint = f"register {params.calling_ae} at the PACS or set health.calling_ae"
     elif reject == REJECT_CALLED_AE:
-        hint = f"the node does not answer to {params.called_ae}; set health.called_ae"
+        # DCMTK's dcmqrscp says the same of a calling AE title that it does not know.
+        hint = f"the node does not answer to {params.called_ae}, or not when {params.calling_ae} calls; "
+        hint += "set health.called_ae"
     elif reject.transient:
         hint = "the node is busy, or its limit of associations is reached"
     else:

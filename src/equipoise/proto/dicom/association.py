@@ -7,7 +7,7 @@ operations window).
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from equipoise.proto.dicom.pdu import AbortReason, Pdu, PduError, PduType
 
@@ -37,18 +37,25 @@ class PresentationContext:
 
 @dataclass(frozen=True, slots=True)
 class AssociateRequest:
-    """What a balancer reads of an A-ASSOCIATE-RQ.  `max_length` is None where the item is missing."""
+    """What a balancer reads of an A-ASSOCIATE-RQ.
+
+    Attributes:
+        max_length: None where the item is missing.
+        has_window: Whether an asynchronous operations window is proposed.
+    """
 
     protocol_version: int
     called_ae: str
     calling_ae: str
-    contexts: tuple[PresentationContext, ...]
     max_length: int | None
+    has_window: bool
     body: bytes
 
-    def without_body(self) -> "AssociateRequest":
-        """Return the titles alone: 5 000 idle associations must not hold 20 kB each."""
-        return replace(self, contexts=(), body=b"")
+    @property
+    def contexts(self) -> tuple[PresentationContext, ...]:
+        """The proposals; decoded when asked for, since most have 128 of them and few services look."""
+        found = _items(self.body, _FIXED_BYTES, len(self.body))
+        return tuple(_context(self.body, start, end) for kind, start, end in found if kind == _CONTEXT_RQ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +65,12 @@ class AssociateAccept:
     Attributes:
         results: Context id to result, 0 for accepted (PS3.8 table 9-18).
         max_length: None where the item is missing.
+        has_window: Whether it answers an asynchronous operations window.
     """
 
     results: dict[int, int]
     max_length: int | None
+    has_window: bool
     body: bytes
 
     @property
@@ -73,24 +82,27 @@ class AssociateAccept:
 def parse_request(body: bytes) -> AssociateRequest:
     """Read the body of an A-ASSOCIATE-RQ.  Raises: PduError."""
     _check_fixed(body, "A-ASSOCIATE-RQ")
-    contexts: dict[int, PresentationContext] = {}
-    max_length = None
+    seen: set[int] = set()
+    user: tuple[int | None, bool] | None = None
     for kind, start, end in _items(body, _FIXED_BYTES, len(body)):
         if kind == _CONTEXT_RQ:
-            context = _context(body, start, end)
-            if context.id in contexts:
-                raise _invalid(f"presentation context id {context.id} is proposed twice")
-            contexts[context.id] = context
+            number = _check_context(body, start, end)
+            if number in seen:
+                raise _invalid(f"presentation context id {number} is proposed twice")
+            seen.add(number)
         elif kind == _USER:
-            max_length = _read_max_length(body, start, end)
-    if not contexts:
+            if user is not None:  # which of them counts is anybody's guess, the node's may differ from ours
+                raise _invalid("user information is there twice")
+            user = _read_user(body, start, end)
+    if not seen:
         raise _invalid("A-ASSOCIATE-RQ without a presentation context")
+    max_length, has_window = user or (None, False)
     return AssociateRequest(
         protocol_version=int.from_bytes(body[0:2], "big"),
         called_ae=ae_text(body[_CALLED]),
         calling_ae=ae_text(body[_CALLING]),
-        contexts=tuple(contexts.values()),
         max_length=max_length,
+        has_window=has_window,
         body=body,
     )
 
@@ -99,7 +111,7 @@ def parse_accept(body: bytes) -> AssociateAccept:
     """Read the body of an A-ASSOCIATE-AC.  Raises: PduError."""
     _check_fixed(body, "A-ASSOCIATE-AC")
     results: dict[int, int] = {}
-    max_length = None
+    user: tuple[int | None, bool] | None = None
     for kind, start, end in _items(body, _FIXED_BYTES, len(body)):
         if kind == _CONTEXT_AC:
             number = _context_id(body, start, end)
@@ -107,8 +119,11 @@ def parse_accept(body: bytes) -> AssociateAccept:
                 raise _invalid(f"presentation context id {number} is answered twice")
             results[number] = body[start + 2]
         elif kind == _USER:
-            max_length = _read_max_length(body, start, end)
-    return AssociateAccept(results=results, max_length=max_length, body=body)
+            if user is not None:  # which of them counts is anybody's guess, the node's may differ from ours
+                raise _invalid("user information is there twice")
+            user = _read_user(body, start, end)
+    max_length, has_window = user or (None, False)
+    return AssociateAccept(results=results, max_length=max_length, has_window=has_window, body=body)
 
 
 def forwarded_request(request: AssociateRequest, *, called_ae: str | None, unlimited_as: int) -> bytes:
@@ -119,7 +134,7 @@ def forwarded_request(request: AssociateRequest, *, called_ae: str | None, unlim
         called_ae: Replaces the client's, or None.
         unlimited_as: The maximum length, in bytes, that stands for an announced 0 (no limit).
     """
-    body = _without_window(request.body, unlimited_as)
+    body = _forwarded(request, unlimited_as)
     if called_ae is not None:
         body[_CALLED] = _title(called_ae)
     return Pdu(PduType.ASSOCIATE_RQ, bytes(body)).encode()
@@ -127,7 +142,7 @@ def forwarded_request(request: AssociateRequest, *, called_ae: str | None, unlim
 
 def forwarded_accept(accept: AssociateAccept, request: AssociateRequest, *, unlimited_as: int) -> bytes:
     """Return the PDU for the client: its own titles back (PS3.8 table 9-17), no asynchronous window."""
-    body = _without_window(accept.body, unlimited_as)
+    body = _forwarded(accept, unlimited_as)
     body[_CALLED], body[_CALLING] = request.body[_CALLED], request.body[_CALLING]
     return Pdu(PduType.ASSOCIATE_AC, bytes(body)).encode()
 
@@ -158,6 +173,8 @@ def ae_text(field: bytes) -> str:
     What is not printable ASCII is shown escaped: titles go into events and onto terminals.
     """
     text = field.strip(b" \0").decode("ascii", "backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
@@ -200,36 +217,52 @@ def _context_id(body: bytes, start: int, end: int) -> int:
     return number
 
 
-def _context(body: bytes, start: int, end: int) -> PresentationContext:
+def _check_context(body: bytes, start: int, end: int) -> int:
+    """Return the id of a proposal that is whole.  Raises: PduError."""
     number = _context_id(body, start, end)
-    abstract: list[str] = []
-    transfer: list[str] = []
-    for kind, value_start, value_end in _items(body, start + 4, end):
-        if kind == _ABSTRACT:
-            abstract.append(_uid(body[value_start:value_end]))
-        elif kind == _TRANSFER:
-            transfer.append(_uid(body[value_start:value_end]))
-    if len(abstract) != 1 or not transfer:
+    kinds = [kind for kind, _, _ in _items(body, start + 4, end)]
+    abstract, transfer = kinds.count(_ABSTRACT), kinds.count(_TRANSFER)
+    if abstract != 1 or not transfer:
         raise _invalid(
-            f"presentation context {number} has {len(abstract)} abstract and {len(transfer)} transfer syntaxes, "
+            f"presentation context {number} has {abstract} abstract and {transfer} transfer syntaxes, "
             "it needs one and at least one"
         )
-    return PresentationContext(number, abstract[0], tuple(transfer))
+    return number
+
+
+def _context(body: bytes, start: int, end: int) -> PresentationContext:
+    items = [(kind, _uid(body[first:last])) for kind, first, last in _items(body, start + 4, end)]
+    abstract = next(uid for kind, uid in items if kind == _ABSTRACT)
+    return PresentationContext(body[start], abstract, tuple(uid for kind, uid in items if kind == _TRANSFER))
 
 
 def _uid(field: bytes) -> str:
     return ae_text(field[:64])  # PS3.5 section 9.1: at most 64 characters
 
 
-def _read_max_length(body: bytes, start: int, end: int) -> int | None:
-    """Walk all sub-items, also behind the one looked for: what is forwarded later must be whole."""
-    found: int | None = None
+def _read_user(body: bytes, start: int, end: int) -> tuple[int | None, bool]:
+    """Return the maximum length and whether there is a window.
+
+    All sub-items are walked, also those behind the ones looked for: what is forwarded later must be whole.
+    """
+    max_length: int | None = None
+    has_window = False
     for kind, value_start, value_end in _items(body, start, end):
         if kind == _MAX_LENGTH:
             if value_end - value_start != 4:
                 raise _invalid(f"maximum length item of {value_end - value_start} bytes, it has 4")
-            found = int(_U32.unpack_from(body, value_start)[0])
-    return found
+            if max_length is not None:
+                raise _invalid("maximum length is there twice")
+            max_length = int(_U32.unpack_from(body, value_start)[0])
+        elif kind == _ASYNC_WINDOW:
+            has_window = True
+    return max_length, has_window
+
+
+def _forwarded(pdu: AssociateRequest | AssociateAccept, unlimited_as: int) -> bytearray:
+    if pdu.has_window or pdu.max_length == 0:
+        return _without_window(pdu.body, unlimited_as)
+    return bytearray(pdu.body)  # nearly always: nothing is to be changed
 
 
 def _without_window(body: bytes, unlimited_as: int) -> bytearray:
