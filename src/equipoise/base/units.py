@@ -4,7 +4,7 @@ import re
 
 _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_QUANTITY = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) ?([A-Za-z]{1,3})")
+_QUANTITY = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]{1,3})")
 
 
 def _quantity(text: str, units: dict[str, float] | dict[str, int], example: str) -> float:
@@ -35,7 +35,10 @@ def format_duration(seconds: float) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds >= _DURATION_S[unit] and seconds % _DURATION_S[unit] == 0:
             return f"{int(seconds / _DURATION_S[unit])}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+    if seconds == 0:
+        return "0s"
+    number, unit = (seconds * 1000, "ms") if seconds < 1 else (seconds, "s")
+    return f"{number:.6f}".rstrip("0").rstrip(".") + unit
 
 
 def format_size(size_bytes: float) -> str:
@@ -44,7 +47,7 @@ def format_size(size_bytes: float) -> str:
         if size_bytes >= _SIZE_BYTES[unit]:
             return (
                 f"{size_bytes / _SIZE_BYTES[unit]:.3g} {unit}"
-                if size_bytes < 1000 * _SIZE_BYTES[unit]
+                if size_bytes < 999.5 * _SIZE_BYTES[unit]
                 else (f"{size_bytes / _SIZE_BYTES[unit]:.0f} {unit}")
             )
     return f"{int(size_bytes)} B"

@@ -152,21 +152,19 @@ class Side(asyncio.BufferedProtocol):
         if transport is None or transport.is_closing():
             return
         self.discards = True
-        loop = asyncio.get_running_loop()
         if linger:
             transport.resume_reading()
-            loop.call_later(LINGER_S, transport.abort)
+            self._association.loop.call_later(LINGER_S, transport.abort)
         else:
             transport.close()
             if transport.get_write_buffer_size():
-                loop.call_later(LINGER_S, transport.abort)
+                self._association.loop.call_later(LINGER_S, transport.abort)
 
     def _watch(self) -> None:
         if self.transport is None:
             return
         self._unsent = self.transport.get_write_buffer_size()
-        loop = asyncio.get_running_loop()
-        self._stall_timer = loop.call_later(self._association.stall_timeout_s, self._look)
+        self._stall_timer = self._association.loop.call_later(self._association.stall_timeout_s, self._look)
 
     def _look(self) -> None:
         """Report a peer that took nothing since the last look."""
@@ -190,7 +188,6 @@ class Association:
         "_deadline_s",
         "_fires_s",
         "_host",
-        "_loop",
         "_node",
         "_open_sides",
         "_relay",
@@ -201,13 +198,14 @@ class Association:
         "client_host",
         "client_port",
         "counters",
+        "loop",
         "over",
         "picked",
         "server_port",
     )
 
     def __init__(self, host: Host, relay: Relay, client: tuple[str, int], server_port: int) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._host = host
         self._relay = relay
         self._client = Side(self, host.buffers, is_client=True)
@@ -220,7 +218,7 @@ class Association:
         self.server_port = server_port
         self.picked: Picked | None = None
         self.counters = Counters()  # of the picked node; nobody's before that
-        self.began_s = self._loop.time()
+        self.began_s = self.loop.time()
         self.bytes_in = self.bytes_out = 0
         self.over = False
 
@@ -241,7 +239,7 @@ class Association:
 
     def event(self, event: Event) -> None:
         """Tell the relay, and do what it says."""
-        self._carry_out(self._relay.handle(event, self._loop.time()))
+        self._carry_out(self._relay.handle(event, self.loop.time()))
 
     def received(self, side: Side, data: memoryview) -> None:
         """Take bytes of either side."""
@@ -349,7 +347,7 @@ class Association:
 
         Most associations end before any deadline, and making handles is what costs.
         """
-        self._deadline_s = self._loop.time() + seconds
+        self._deadline_s = self.loop.time() + seconds
         if self._timer is not None:
             if self._fires_s <= self._deadline_s:
                 return
@@ -358,11 +356,11 @@ class Association:
 
     def _wake_at(self, fires_s: float) -> None:
         self._fires_s = fires_s
-        self._timer = self._loop.call_at(fires_s, self._woken)
+        self._timer = self.loop.call_at(fires_s, self._woken)
 
     def _woken(self) -> None:
         self._timer = None
-        if self._loop.time() < self._deadline_s - _TIMER_RESOLUTION_S:
+        if self.loop.time() < self._deadline_s - _TIMER_RESOLUTION_S:
             self._wake_at(self._deadline_s)
         else:
             self.event(TimerExpired())

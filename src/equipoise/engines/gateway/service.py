@@ -16,7 +16,7 @@ from equipoise.engines.gateway.messages import NodeCounters, ServiceCounters, Se
 from equipoise.engines.gateway.pool import Full, Nobody, Picked, Pool
 from equipoise.engines.gateway.relay import Abort, Ended, Finish, NoNode
 from equipoise.engines.gateway.relay_dicom import DicomRelay
-from equipoise.engines.gateway.sockets import BACKLOG, keep_alive
+from equipoise.engines.gateway.sockets import BACKLOG, borrowed, keep_alive
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
 from equipoise.policy.base import Client
@@ -64,6 +64,7 @@ class Service:
 
     def __init__(self, task: ServiceTask, states: Mapping[str, NodeState], around: Surroundings) -> None:
         self._around = around
+        self._loop = asyncio.get_running_loop()
         self._listeners: dict[Endpoint, asyncio.Server] = {}
         self._waiting: deque[_Waiting] = deque()
         self._associations: set[Association] = set()
@@ -101,7 +102,7 @@ class Service:
             task.max_connections,
         ):
             old, self.pool = self.pool, self._make_pool(task)
-            self.pool.inherit(old, asyncio.get_running_loop().time())
+            self.pool.inherit(old, self._loop.time())
         self._take(task, states)
         self._serve_waiting()
 
@@ -109,9 +110,8 @@ class Service:
         """Accept on exactly these sockets, which stay the caller's."""
         for endpoint in set(self._listeners) - set(sockets):
             self._listeners.pop(endpoint).close()
-        loop = asyncio.get_running_loop()
         for endpoint in set(sockets) - set(self._listeners):
-            self._listeners[endpoint] = await loop.create_server(
+            self._listeners[endpoint] = await self._loop.create_server(
                 partial(_Accepting, self, endpoint.port), sock=sockets[endpoint].dup(), backlog=BACKLOG
             )
 
@@ -157,7 +157,7 @@ class Service:
 
     def accepted(self, client: tuple[str, int], port: int) -> Association:
         """Return the association for a client that has just connected."""
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._loop.time()
         relay = DicomRelay(self.task.dicom, self._refused(client[0]), now_s)
         association = Association(self, relay, client, port)
         self._associations.add(association)
@@ -180,8 +180,7 @@ class Service:
             association.event(NoNode(limit=True, reason=f"{MAX_WAITING} callers wait already"))
             return
         self._waiting.append(waiting)
-        loop = asyncio.get_running_loop()
-        waiting.timer = loop.call_later(self.task.queue_wait_s, self._waited_enough, waiting)
+        waiting.timer = self._loop.call_later(self.task.queue_wait_s, self._waited_enough, waiting)
 
     def connect(self, association: Association, picked: Picked, side: Side) -> asyncio.Task[None]:
         """Begin to connect to the picked node."""
@@ -193,7 +192,7 @@ class Service:
         self._release(association)
         self._associations.discard(association)
         self._closing.add(association)
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._loop.time()
         self._around.emit(
             AssociationEnded(
                 service=self.name,
@@ -248,7 +247,7 @@ class Service:
 
     def _give_node(self, association: Association, client: Client, tried: tuple[str, ...]) -> bool:
         """Answer an association that wants a node; say False where it has to wait."""
-        outcome = self.pool.pick(client, tried, asyncio.get_running_loop().time())
+        outcome = self.pool.pick(client, tried, self._loop.time())
         if isinstance(outcome, Full):
             return False
         self._forget_waiting(association)
@@ -261,7 +260,7 @@ class Service:
 
     def _waited_enough(self, waiting: _Waiting) -> None:
         self._forget_waiting(waiting.association)
-        outcome = self.pool.pick(waiting.client, waiting.tried, asyncio.get_running_loop().time())
+        outcome = self.pool.pick(waiting.client, waiting.tried, self._loop.time())
         if isinstance(outcome, Picked):
             self.pool.release(outcome.node.name)
         reason = "" if isinstance(outcome, Picked) else f": {outcome.reason}"
@@ -278,13 +277,12 @@ class Service:
         host, port = picked.node.host or "", picked.node.port or association.server_port
         source = (self.task.source_address, 0) if self.task.source_address else None
         try:
-            transport, _ = await asyncio.get_running_loop().create_connection(
-                lambda: side, host, port, local_addr=source
-            )
+            transport, _ = await self._loop.create_connection(lambda: side, host, port, local_addr=source)
         except OSError as error:
             association.node_failed(f"{host} port {port}: {error.strerror or error}")
             return
-        keep_alive(transport.get_extra_info("socket"))  # Nagle's algorithm uvloop has turned off
+        with borrowed(transport.get_extra_info("socket").fileno(), host) as sock:
+            keep_alive(sock)  # Nagle's algorithm uvloop has turned off
         association.node_opened(side)
 
 

@@ -5,7 +5,8 @@ Source: ip(7), IP_FREEBIND; tcp(7), keepalive.  Accepted connections inherit the
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from equipoise.base.errors import EngineError
 from equipoise.plan.model import Endpoint
@@ -38,6 +39,17 @@ def is_local(host: str) -> bool:
     except EngineError:
         return False
     return True
+
+
+@contextmanager
+def borrowed(descriptor: int, host: str) -> Iterator[socket.socket]:
+    """Lend a transport's descriptor as a socket: what uvloop lends costs a socket of its own for each option."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=descriptor)
+    try:
+        yield sock
+    finally:
+        sock.detach()
 
 
 def keep_alive(sock: socket.socket) -> None:

@@ -43,7 +43,7 @@ class Tally:
         if message.field == C_CANCEL_RQ:
             return  # it has no response of its own
         if not message.is_response:
-            if len(self._open) >= MAX_UNANSWERED:
+            if sum(by_client is from_client for by_client, _ in self._open) >= MAX_UNANSWERED:
                 raise PduError(
                     f"{MAX_UNANSWERED + 1} requests without a response; the operations window was not negotiated",
                     AbortReason.UNEXPECTED_PDU,
