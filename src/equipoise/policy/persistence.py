@@ -62,7 +62,7 @@ class PersistenceTable:
         return ((key, node, end - now_s) for key, (node, end) in self._entries.items() if end > now_s)
 
     def merge(self, entries: Iterable[tuple[str, str, float]], now_s: float) -> None:
-        """Take another table's entries: of two for one key the one that lives longer stays, and of too many likewise."""
+        """Take another table's entries: of two for a key the one that lives longer stays, of too many likewise."""
         for key, node, left_s in entries:
             own = self._entries.get(key)
             expires_s = now_s + min(left_s, self.ttl_s)

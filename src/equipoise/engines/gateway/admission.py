@@ -23,9 +23,13 @@ def refusal(request: AssociateRequest, settings: Dicom, source_refused: str | No
         return REJECT_NO_REASON, source_refused
     if not request.protocol_version & 1:
         return REJECT_VERSION, f"protocol version 0x{request.protocol_version:04X} lacks bit 0, version 1"
-    if not request.called_ae or not _allowed(request.called_ae, settings.called_ae_allow):
+    if not request.called_ae:
+        return REJECT_CALLED_AE, "the called AE is empty; it has 1 to 16 characters that are not spaces"
+    if not _allowed(request.called_ae, settings.called_ae_allow):
         return REJECT_CALLED_AE, f"called AE {request.called_ae!r} is not in dicom.called_ae_allow"
-    if not request.calling_ae or not _allowed(request.calling_ae, settings.calling_ae_allow):
+    if not request.calling_ae:
+        return REJECT_CALLING_AE, "the calling AE is empty; it has 1 to 16 characters that are not spaces"
+    if not _allowed(request.calling_ae, settings.calling_ae_allow):
         return REJECT_CALLING_AE, f"calling AE {request.calling_ae!r} is not in dicom.calling_ae_allow"
     return None
 

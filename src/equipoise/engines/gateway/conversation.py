@@ -40,7 +40,7 @@ class Conversation:
     __slots__ = (
         "_finish_reason",
         "_last_activity_s",
-        "_last_progress",
+        "_marks",
         "_mid_pdu",
         "_release_asked",
         "_settings",
@@ -55,7 +55,7 @@ class Conversation:
         self._to_client = to_client
         self._tally = Tally()
         self._last_activity_s = now_s
-        self._last_progress = (-1, -1)
+        self._marks: dict[str, tuple[int | None, float]] = {}  # at the last look: see `tick`
         self._release_asked: frozenset[str] = frozenset()  # by which side, and not answered
         self._finish_reason: str | None = None
         self._mid_pdu = {"client": False, "node": False}  # whether what was passed on to it ends within a PDU
@@ -80,14 +80,21 @@ class Conversation:
         """Look for a side that fell silent: between messages it has `idle_timeout`, within a PDU `stall_timeout`."""
         if now_s - self._last_activity_s >= self._settings.idle_timeout_s:
             return self.abort_both("timed_out", f"idle for {self._settings.idle_timeout_s:g} s")
-        progress = tuple(walker.pdus if walker.in_pdu else -1 for walker in (self._to_node, self._to_client))
-        for side, before, now in zip(("client", "node"), self._last_progress, progress, strict=True):
-            if now >= 0 and now == before:
-                return self.abort_both(
-                    "timed_out", f"the {side} left a PDU unfinished for {self._settings.stall_timeout_s:g} s"
-                )
-        self._last_progress = (progress[0], progress[1])
+        for what, mark in self._unfinished().items():
+            before, since_s = self._marks.get(what, (None, now_s))
+            if mark is None or mark != before:
+                self._marks[what] = (mark, now_s)
+            elif now_s - since_s >= self._settings.stall_timeout_s:
+                return self.abort_both("timed_out", f"{what} for {self._settings.stall_timeout_s:g} s")
         return None
+
+    def _unfinished(self) -> dict[str, int | None]:
+        """Return what each side has begun; the same number at two looks means no progress, None that nothing is."""
+        return {
+            "the client left a PDU unfinished": self._to_node.pdus if self._to_node.in_pdu else None,
+            "the node left a PDU unfinished": self._to_client.pdus if self._to_client.in_pdu else None,
+            "an A-RELEASE-RQ was not answered": len(self._release_asked) or None,
+        }
 
     def next_tick_s(self, now_s: float) -> float:
         """Return in how many seconds `tick` has something to look at."""

@@ -242,8 +242,11 @@ class Service:
     def _serve_waiting(self) -> None:
         """Give every caller that can have a node one, first come first served."""
         for waiting in list(self._waiting):
-            if waiting in self._waiting:  # else it ended while an earlier one was served
-                self._give_node(waiting.association, waiting.client, waiting.tried)
+            if waiting not in self._waiting:
+                continue  # it ended while an earlier one was served
+            served = self._give_node(waiting.association, waiting.client, waiting.tried)
+            if not served and not waiting.tried:
+                return  # every node is full, for those behind it, too
 
     def _give_node(self, association: Association, client: Client, tried: tuple[str, ...]) -> bool:
         """Answer an association that wants a node; say False where it has to wait."""

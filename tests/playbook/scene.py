@@ -1,0 +1,105 @@
+"""What the DICOM playbooks start from: a service's settings, a client's request, a node's answer."""
+
+import struct
+from dataclasses import replace
+from typing import Any
+
+from equipoise.engines.gateway.relay import (
+    FromClient,
+    FromNode,
+    NodeOpened,
+    NodePicked,
+    OpenNode,
+    PickNode,
+    StartTimer,
+    ToClient,
+    ToNode,
+)
+from equipoise.engines.gateway.relay_dicom import DicomRelay
+from equipoise.plan.model import Dicom
+from equipoise.proto.dicom.pdu import AbortReason, AbortSource, encode_abort
+from tests.playbook.playbook import Playbook
+from tests.property.dicom_streams import command_set, p_data, pdv
+from tests.unit.proto.captures import ECHOSCU_RQ, STORESCP_AC
+
+ARTIM, SETUP, CONNECT, IDLE, STALL = 30.0, 20.0, 2.0, 3600.0, 60.0
+SETTINGS = Dicom(
+    called_ae_allow=(),
+    calling_ae_allow=(),
+    node_called_ae=None,
+    connect_timeout_s=CONNECT,
+    setup_timeout_s=SETUP,
+    artim_s=ARTIM,
+    idle_timeout_s=IDLE,
+    stall_timeout_s=STALL,
+    max_associate_bytes=1 << 17,
+)
+RQ, AC = ECHOSCU_RQ, STORESCP_AC
+ABORT = encode_abort(AbortSource.PROVIDER)  # the other side is gone
+USER_ABORT = encode_abort(AbortSource.USER)
+UNEXPECTED = encode_abort(AbortSource.PROVIDER, AbortReason.UNEXPECTED_PDU)
+INVALID = encode_abort(AbortSource.PROVIDER, AbortReason.INVALID_VALUE)
+UNRECOGNIZED = encode_abort(AbortSource.PROVIDER, AbortReason.UNRECOGNIZED_PDU)
+
+STORE_RQ = p_data(pdv(1, 3, command_set(0x0001, 7, data_set=True)))
+STORE_DATA = p_data(pdv(1, 0, bytes(1000)))
+STORE_LAST = p_data(pdv(1, 2, bytes(1000)))
+STORE_RSP = p_data(pdv(1, 3, command_set(0x8001, 7, data_set=False, status=0)))
+ECHO_RQ = p_data(pdv(1, 3, command_set(0x0030, 8, data_set=False)))
+ECHO_RSP = p_data(pdv(1, 3, command_set(0x8030, 8, data_set=False, status=0)))
+FIND_RQ = p_data(pdv(1, 3, command_set(0x0020, 9, data_set=True)), pdv(1, 2, b"keys"))
+FIND_PENDING = p_data(pdv(1, 3, command_set(0x8020, 9, data_set=True, status=0xFF00)), pdv(1, 2, b"match!"))
+FIND_RSP = p_data(pdv(1, 3, command_set(0x8020, 9, data_set=False, status=0)))
+CANCEL_RQ = p_data(pdv(1, 3, command_set(0x0FFF, 9, data_set=False)))
+
+
+def relay(source_refused: str | None = None, **settings: Any) -> DicomRelay:
+    return DicomRelay(replace(SETTINGS, **settings), source_refused, 0)
+
+
+def waiting(**settings: Any) -> Playbook:
+    """A client has connected."""
+    talk = Playbook(relay(**settings))
+    talk.then(StartTimer(settings.get("artim_s", ARTIM)))
+    return talk
+
+
+def picking(**settings: Any) -> Playbook:
+    """Its request is whole."""
+    talk = waiting(**settings)
+    talk.when(FromClient(RQ)).then(PickNode("MODALITY", ()))
+    return talk
+
+
+def connecting(alternatives: int = 1, **settings: Any) -> Playbook:
+    """Node a was picked; others may be left."""
+    talk = picking(**settings)
+    talk.when(NodePicked("a", alternatives)).then(OpenNode(), StartTimer(CONNECT))
+    return talk
+
+
+def asking(alternatives: int = 1, **settings: Any) -> Playbook:
+    """Node a has the request."""
+    talk = connecting(alternatives, **settings)
+    talk.when(NodeOpened()).then(ToNode(RQ), StartTimer(SETUP / (1 + alternatives)))
+    return talk
+
+
+def associated(**settings: Any) -> Playbook:
+    """Node a has accepted."""
+    talk = asking(**settings)
+    stall, idle = settings.get("stall_timeout_s", STALL), settings.get("idle_timeout_s", IDLE)
+    talk.when(FromNode(AC)).then(ToClient(AC), StartTimer(min(stall, idle)))
+    return talk
+
+
+def storing(talk: Playbook) -> Playbook:
+    """The client is in the middle of a PDU of an image."""
+    talk.when(FromClient(STORE_RQ)).then(ToNode(STORE_RQ))
+    talk.when(FromClient(STORE_DATA[:500])).then(ToNode(STORE_DATA[:500]))
+    return talk
+
+
+def with_max_length(pdu: bytes, value: int) -> bytes:
+    """Return a captured PDU with another maximum length."""
+    return pdu.replace(bytes.fromhex("51000004 00004000"), bytes.fromhex("51000004") + struct.pack(">I", value))

@@ -1,0 +1,49 @@
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from equipoise.base.errors import EquipoiseError
+from equipoise.base.processes import is_alive, kill, start_detached, start_ready
+
+
+def test_a_detached_program_has_a_session_of_its_own_and_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    program = "import os; print(os.getsid(0) == os.getpid(), os.environ['WORD'])"
+    process = start_detached([sys.executable, "-c", program], log, {"WORD": "hello"})
+    assert process.wait(20) == 0
+    assert log.read_text() == "True hello\n"
+
+
+def test_a_process_is_alive_until_it_has_ended(tmp_path: Path) -> None:
+    process = start_detached(["/bin/sleep", "60"], tmp_path / "log")
+    assert is_alive(process.pid)
+    kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while is_alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_alive(process.pid)  # and not a zombie
+    kill(process.pid)  # already gone: no error
+    process.wait(0)
+
+
+def test_a_program_says_when_it_is_ready(tmp_path: Path) -> None:
+    process, line = start_ready(["/bin/sh", "-c", "echo port 104; cat"], tmp_path / "log", 20)
+    assert line == b"port 104\n"
+    assert process.stdin is not None
+    process.stdin.close()  # it ends with us
+    assert process.wait(20) == 0
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("program", ["exec sleep 60", "echo 'no right' >&2; exit 1", "printf half; exec sleep 60"])
+def test_a_program_that_does_not_get_ready_is_ended(tmp_path: Path, program: str) -> None:
+    with pytest.raises(EquipoiseError, match=r"did not say within 0\.3 s that it is ready; see .*log") as caught:
+        start_ready(["/bin/sh", "-c", program], tmp_path / "log", 0.3)
+    pid = int(str(caught.value).split()[1])
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
