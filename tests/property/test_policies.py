@@ -3,9 +3,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equipoise.policy.base import Candidate, Client
+from equipoise.policy.base import Client
 from equipoise.policy.catalogue import policies
 from equipoise.policy.persistence import PersistenceTable
+from tests.unit.policy.candidate import Candidate
 
 NODES = st.lists(
     st.builds(Candidate, st.sampled_from("abcdef"), st.integers(1, 1000), st.integers(0, 500)),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
-from equipoise.base.errors import EquipoiseError
+from equipoise.base.errors import ConfigError, EquipoiseError
 from equipoise.cli.output import JSON_HELP, echo_json, printable
 from equipoise.cli.surroundings import surroundings
 
@@ -101,9 +101,7 @@ def _target(text: str) -> tuple[str, int]:
 
 def _params(check: "Check", arguments: list[str]) -> "CheckParams":
     """Return the settings that the options say.  Raises: EquipoiseError."""
-    from pydantic import ValidationError
-
-    from equipoise.config.sentences import sentence
+    from equipoise.config.loading import check_settings
 
     settings: dict[str, Any] = {}
     for name, value in _options(arguments):
@@ -111,10 +109,9 @@ def _params(check: "Check", arguments: list[str]) -> "CheckParams":
             raise EquipoiseError(f"{check.name} has no setting --{_dashed(name)}; {_described(check)}")
         settings[name] = _listed(value) if _is_list(check.params.model_fields[name].annotation) else value
     try:
-        return check.params.model_validate(settings)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)
-        said = (f"--{_dashed(str(one['loc'][0]))}: {sentence(one, check.params)}" for one in wrong)
+        return check_settings(check.params, settings)
+    except ConfigError as error:
+        said = (f"--{_dashed(problem.path)}: {problem.message}" for problem in error.problems)
         raise EquipoiseError(f"{check.name}: {'; '.join(said)}") from None
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from equipoise.base.errors import ConfigError, Problem
+from equipoise.config.base import CheckParams
 from equipoise.config.crosscheck import findings
 from equipoise.config.models import Catalogue, Site, site_model
 from equipoise.config.sentences import sentence
@@ -55,6 +56,17 @@ def load(text: str, file: str, catalogue: Catalogue) -> Document:
     if problems or site is None:
         raise ConfigError(_in_order(problems))
     return Document(site, file, tree.values)
+
+
+def check_settings(model: type[CheckParams], settings: Mapping[str, object]) -> CheckParams:
+    """Return a check's settings, given one by one and not in a document.  Raises: ConfigError, `path` is the setting."""
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        raise ConfigError(
+            [Problem("", 0, 0, str(one["loc"][0]) if one["loc"] else "", sentence(one, model)) for one in wrong]
+        ) from None
 
 
 def _validate(model: type[Site], data: object) -> tuple[Site | None, list[ErrorDetails]]:

@@ -13,18 +13,20 @@ class Client:
     calling_ae: str
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A node that may take this work now.
+class Candidate(Protocol):
+    """A node that may take this work now."""
 
-    Attributes:
-        weight: At least 1; twice the weight, twice the work.
-        connections: Open now, those on their way included.
-    """
+    @property
+    def name(self) -> str:
+        """The node's name."""
 
-    name: str
-    weight: int
-    connections: int
+    @property
+    def weight(self) -> int:
+        """At least 1; twice the weight, twice the work."""
+
+    @property
+    def connections(self) -> int:
+        """Open now, those on their way included."""
 
 
 class Policy(Protocol):

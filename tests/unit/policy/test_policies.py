@@ -3,8 +3,9 @@ from itertools import pairwise
 
 import pytest
 
-from equipoise.policy.base import Candidate, Client, Policy
+from equipoise.policy.base import Client, Policy
 from equipoise.policy.catalogue import policies
+from tests.unit.policy.candidate import Candidate
 
 CLIENT = Client("192.0.2.1", "CT1")
 

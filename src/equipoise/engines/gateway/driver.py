@@ -32,6 +32,7 @@ from equipoise.engines.gateway.relay import (
     ToNode,
     WriteStalled,
 )
+from equipoise.engines.gateway.sockets import borrowed, keep_alive
 
 _TIMER_RESOLUTION_S = 0.002  # libuv counts in milliseconds and may wake one early
 LINGER_S = 2.0  # how long a side that was told of the end may take to close, and last bytes to leave
@@ -75,6 +76,7 @@ class Side(asyncio.BufferedProtocol):
     __slots__ = (
         "_association",
         "_kept",
+        "_kept_alive",
         "_pool",
         "_stall_timer",
         "_unsent",
@@ -91,6 +93,7 @@ class Side(asyncio.BufferedProtocol):
         self._stall_timer: asyncio.TimerHandle | None = None
         self._unsent = 0
         self.is_client = is_client
+        self._kept_alive = False
         self.counted = False  # among the association's open connections
         self.discards = False  # the end has been said; what still comes is read and dropped
         self.transport: asyncio.Transport | None = None
@@ -145,6 +148,14 @@ class Side(asyncio.BufferedProtocol):
             self._pool.give_back(buffer)
         self._kept.clear()
         self._association.drained(self)
+
+    def keep_alive(self) -> None:
+        """Notice a peer that vanished without a word.  Clients' connections have it from their listener."""
+        if self.transport is not None and not self._kept_alive:
+            self._kept_alive = True
+            host = self.transport.get_extra_info("peername")[0]
+            with borrowed(self.transport.get_extra_info("socket").fileno(), host) as sock:
+                keep_alive(sock)
 
     def close(self, *, linger: bool) -> None:
         """Close once everything has left; with `linger` let the peer do it, which keeps our last words from a reset."""
@@ -276,6 +287,7 @@ class Association:
     def node_picked(self, picked: Picked, counters: Counters) -> None:
         """Take the place that the service found."""
         self.picked, self.counters = picked, counters
+        counters.bytes_in += self.bytes_in  # the request, which came before its node was known
         self.event(NodePicked(picked.node.name, picked.alternatives))
 
     def node_opened(self, side: Side) -> None:
@@ -360,6 +372,8 @@ class Association:
 
     def _woken(self) -> None:
         self._timer = None
+        if self._node is not None:
+            self._node.keep_alive()  # only now: most associations are over sooner, and it costs five system calls
         if self.loop.time() < self._deadline_s - _TIMER_RESOLUTION_S:
             self._wake_at(self._deadline_s)
         else:

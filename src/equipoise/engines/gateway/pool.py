@@ -5,11 +5,11 @@ and balancing count both.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from equipoise.plan.model import Node, Persistence
 from equipoise.plan.states import NodeState
-from equipoise.policy.base import Candidate, Client, Policy
+from equipoise.policy.base import Client, Policy
 from equipoise.policy.persistence import PersistenceTable, persistence_key
 
 
@@ -45,29 +45,32 @@ class Nobody:
     reason: str
 
 
-@dataclass(slots=True)
 class Member:
-    """A node of the pool and what it carries."""
+    """A node of the pool and what it carries: what policies choose among."""
 
-    node: Node
-    state: NodeState
-    counters: Counters = field(default_factory=Counters)
-    elsewhere: dict[str, int] = field(default_factory=dict)  # by the gateway that still holds them
+    __slots__ = ("counters", "elsewhere", "name", "node", "state", "takes_work", "weight")
+
+    def __init__(self, node: Node, state: NodeState) -> None:
+        self.counters = Counters()
+        self.elsewhere: dict[str, int] = {}  # by the gateway that still holds them
+        self.configure(node, state)
+
+    def configure(self, node: Node, state: NodeState) -> None:
+        """Take the node's settings and state.  What `pick` asks for each node is worked out here, not there."""
+        self.name, self.node, self.state = node.name, node, state
+        self.weight = state.weight
+        self.takes_work = state.takes_work and node.host is not None
 
     @property
-    def open(self) -> int:
+    def connections(self) -> int:
         """Associations open at the node, whoever holds them."""
-        return self.counters.connections + sum(self.elsewhere.values())
-
-    @property
-    def takes_work(self) -> bool:
-        """Whether new work may go there, limits aside."""
-        return self.state.takes_work and self.node.host is not None
+        held = self.counters.connections
+        return held + sum(self.elsewhere.values()) if self.elsewhere else held
 
     @property
     def full(self) -> bool:
         """Whether the node is at its own limit."""
-        return self.node.max_connections is not None and self.open >= self.node.max_connections
+        return self.node.max_connections is not None and self.connections >= self.node.max_connections
 
 
 class Pool:
@@ -90,7 +93,7 @@ class Pool:
             state = states.get(node.name) or NodeState("up", node.weight)
             if member is None:
                 member = Member(node, state)
-            member.node, member.state = node, state
+            member.configure(node, state)
             self.members[node.name] = member
         self._leaving = {name: member for name, member in before.items() if member.counters.connections}
 
@@ -104,12 +107,12 @@ class Pool:
         member = self.members.get(name)
         if member is None or member.state == state:
             return False
-        member.state = state
+        member.configure(member.node, state)
         return True
 
     def pick(self, client: Client, tried: tuple[str, ...], now_s: float) -> Picked | Full | Nobody:
         """Return a place at a node that is not in `tried`; it counts as open from now on."""
-        able = [member for member in self.members.values() if member.takes_work and member.node.name not in tried]
+        able = [member for member in self.members.values() if member.takes_work and member.name not in tried]
         group = [member for member in able if not member.node.backup] or able
         if not group:
             return Nobody(self._why_nobody(tried))
@@ -117,13 +120,13 @@ class Pool:
             return Full(f"the service is at its max_connections, {self._max_connections}")
         free = [member for member in group if not member.full]
         if not free:
-            return Full(f"every node that is up is at its max_connections: {', '.join(m.node.name for m in group)}")
+            return Full(f"every node that is up is at its max_connections: {', '.join(m.name for m in group)}")
         key = persistence_key(self._persistence.by, client, self._persistence.mask, self._persistence.mask6)
         own = self._own(key, now_s)
         chosen = next((member for member in free if member is own), None) or self._by_policy(free, client)
         if key is not None:
-            returns = own if own is not None and own.full and own.node.name not in tried else chosen
-            self.table.keep(key, returns.node.name, now_s)
+            returns = own if own is not None and own.full and own.name not in tried else chosen
+            self.table.keep(key, returns.name, now_s)
         chosen.counters.connections += 1
         chosen.counters.associations += 1
         return Picked(chosen.node, alternatives=len(able) - 1)
@@ -143,7 +146,7 @@ class Pool:
     @property
     def open(self) -> int:
         """Associations open in the whole service, whoever holds them."""
-        return sum(member.open for member in (*self.members.values(), *self._leaving.values()))
+        return sum(member.connections for member in (*self.members.values(), *self._leaving.values()))
 
     def set_elsewhere(self, gateway: str, counts: Mapping[str, int]) -> None:
         """Note what a gateway that drains still holds; an empty mapping means nothing any more."""
@@ -165,9 +168,7 @@ class Pool:
         return member
 
     def _by_policy(self, free: list[Member], client: Client) -> Member:
-        candidates = [Candidate(member.node.name, member.state.weight, member.open) for member in free]
-        name = self._policy.pick(candidates, client)
-        return self.members[name]
+        return self.members[self._policy.pick(free, client)]
 
     def _why_nobody(self, tried: tuple[str, ...]) -> str:
         """Return why each node takes no work, for the one who reads the event."""

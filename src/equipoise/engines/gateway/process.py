@@ -293,7 +293,11 @@ async def _main(path: Path, worker: int) -> None:
     loop = asyncio.get_running_loop()
     gateway = Gateway(path, worker, SystemClock())
     loop.set_exception_handler(gateway.callback_failed)
-    for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's business, also on a shared terminal
+    for number in (
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGUSR2,
+    ):  # the supervisor's business, also on a shared terminal
         loop.add_signal_handler(number, lambda: None)
     await gateway.run()
 

@@ -16,7 +16,7 @@ from equipoise.engines.gateway.messages import NodeCounters, ServiceCounters, Se
 from equipoise.engines.gateway.pool import Full, Nobody, Picked, Pool
 from equipoise.engines.gateway.relay import Abort, Ended, Finish, NoNode
 from equipoise.engines.gateway.relay_dicom import DicomRelay
-from equipoise.engines.gateway.sockets import BACKLOG, borrowed, keep_alive
+from equipoise.engines.gateway.sockets import BACKLOG
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
 from equipoise.policy.base import Client
@@ -280,12 +280,10 @@ class Service:
         host, port = picked.node.host or "", picked.node.port or association.server_port
         source = (self.task.source_address, 0) if self.task.source_address else None
         try:
-            transport, _ = await self._loop.create_connection(lambda: side, host, port, local_addr=source)
+            await self._loop.create_connection(lambda: side, host, port, local_addr=source)
         except OSError as error:
             association.node_failed(f"{host} port {port}: {error.strerror or error}")
             return
-        with borrowed(transport.get_extra_info("socket").fileno(), host) as sock:
-            keep_alive(sock)  # Nagle's algorithm uvloop has turned off
         association.node_opened(side)
 
 
