@@ -59,7 +59,7 @@ def load(text: str, file: str, catalogue: Catalogue) -> Document:
 
 
 def check_settings(model: type[CheckParams], settings: Mapping[str, object]) -> CheckParams:
-    """Return a check's settings, given one by one and not in a document.  Raises: ConfigError, `path` is the setting."""
+    """Return a check's settings, given one by one.  Raises: ConfigError, whose paths are the settings' names."""
     try:
         return model.model_validate(settings)
     except ValidationError as error:

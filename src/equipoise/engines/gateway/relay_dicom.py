@@ -5,7 +5,6 @@ whole, finds a node that accepts it, and from then on a `Conversation` follows w
 Source: DICOM PS3.8 sections 7.1 and 9.2 (states, ARTIM), 9.3.4 (rejects), 9.3.8 (aborts).
 """
 
-from dataclasses import replace
 from enum import Enum, auto
 
 from equipoise.engines.gateway.admission import refusal
@@ -78,6 +77,8 @@ class DicomRelay:
 
     __slots__ = (
         "_began_s",
+        "_called_ae",
+        "_calling_ae",
         "_conversation",
         "_last_failure",
         "_last_reject",
@@ -102,7 +103,8 @@ class DicomRelay:
         self._began_s = now_s
         self._reader = PduReader(settings.max_associate_bytes)
         self._node_reader = PduReader(settings.max_associate_bytes)
-        self._request: AssociateRequest | None = None
+        self._request: AssociateRequest | None = None  # until it is answered
+        self._calling_ae = self._called_ae = ""
         self._conversation: Conversation | None = None
         self._node: str | None = None
         self._tried: tuple[str, ...] = ()
@@ -120,13 +122,22 @@ class DicomRelay:
     def handle(self, event: Event, now_s: float) -> list[Command]:
         """Return what to do now.  Bytes that break the protocol are answered here; they end the association."""
         try:
-            if self._conversation is not None and self._state is State.RELAYING:
-                return self._relay(self._conversation, event, now_s)
-            return self._before_or_after(event, now_s)
+            match self._state:
+                case State.RELAYING:
+                    return self._relay(self._conversation, event, now_s)
+                case State.AWAITING_REQUEST:
+                    return self._await_request(event, now_s)
+                case State.ENDING:
+                    return self._await_close(event)
+                case State.ENDED:
+                    return []  # both sides may end at once, so late events are normal
+            return self._set_up(event, now_s)
         except PduError as error:
             return self._violated(error, by_client=isinstance(event, FromClient))
 
-    def _relay(self, conversation: Conversation, event: Event, now_s: float) -> list[Command]:
+    def _relay(self, conversation: Conversation | None, event: Event, now_s: float) -> list[Command]:
+        if conversation is None:
+            raise AssertionError("relaying without a conversation")
         match event:
             case FromClient(data):
                 end = conversation.saw(data, now_s, from_client=True)
@@ -155,31 +166,20 @@ class DicomRelay:
                 return conversation.abort_both("drained", reason)
         return None  # a late event of a node that was given up
 
-    def _before_or_after(self, event: Event, now_s: float) -> list[Command]:
-        match self._state, event:
-            case (State.ENDED, _):
-                return []  # both sides may end at once, so late events are normal
-            case (State.ENDING, ClientClosed() | TimerExpired()):
-                self._state = State.ENDED
-                return [CloseClient()]
-            case (State.ENDING, _):
-                return []
-            case (_, ClientClosed()):
-                return self._client_gone()
-            case (_, Abort(reason)):
-                return self._abort("drained", reason)
-            case (State.AWAITING_REQUEST, FromClient(data)):
+    # The request
+
+    def _await_request(self, event: Event, now_s: float) -> list[Command]:
+        match event:
+            case FromClient(data):
                 return self._read_request(data, now_s)
-            case (State.AWAITING_REQUEST, TimerExpired()):  # AA-2: stop and close, no abort
+            case ClientClosed():
+                return self._client_gone()
+            case Abort(reason):
+                return self._abort("drained", reason)
+            case TimerExpired():  # AA-2: stop and close, no abort
                 reason = f"no whole A-ASSOCIATE-RQ within {self._settings.artim_s:g} s, only {len(self._reader)} bytes"
                 return self._end(End("timed_out", reason, (CloseClient(),)))
-            case (_, FromClient(data)):
-                return self._early(data)
-            case (State.PICKING | State.CONNECTING | State.AWAITING_ANSWER, _):
-                return self._set_up(event, now_s)
-        return []  # AWAITING_REQUEST: no node is involved yet
-
-    # The request
+        return []  # no node is involved yet
 
     def _read_request(self, data: Data, now_s: float) -> list[Command]:
         self._reader.feed(data)
@@ -191,6 +191,7 @@ class DicomRelay:
         if pdu.type is PduType.ABORT:
             return self._end(End("client_aborted", describe_abort(pdu.body), (CloseClient(),)))
         request = self._request = parse_request(pdu.body)
+        self._calling_ae, self._called_ae = request.calling_ae, request.called_ae
         if (refused := refusal(request, self._settings, self._source_refused)) is not None:
             return self._reject(refused[0], "refused", refused[1])
         self._setup_deadline_s = now_s + self._settings.setup_timeout_s
@@ -209,6 +210,16 @@ class DicomRelay:
     # Finding a node
 
     def _set_up(self, event: Event, now_s: float) -> list[Command]:
+        match event:
+            case FromClient(data):
+                return self._early(data)
+            case ClientClosed():
+                return self._client_gone()
+            case Abort(reason):
+                return self._abort("drained", reason)
+        return self._find_node(event, now_s)
+
+    def _find_node(self, event: Event, now_s: float) -> list[Command]:
         match self._state, event:
             case (State.PICKING, NodePicked(name, alternatives)):
                 return self._connect(name, alternatives, now_s)
@@ -233,7 +244,7 @@ class DicomRelay:
     def _pick(self) -> list[Command]:
         self._state = State.PICKING
         self._node = None
-        return [PickNode(self._request.calling_ae if self._request else "", self._tried)]
+        return [PickNode(self._calling_ae, self._tried)]
 
     def _connect(self, name: str, alternatives: int, now_s: float) -> list[Command]:
         """Go to this node, which may take its share of the time that is left, so that the others get theirs."""
@@ -280,7 +291,7 @@ class DicomRelay:
             now_s=now_s,
         )
         answer = forwarded_accept(accept, request, unlimited_as=UNLIMITED_AS)
-        self._request = replace(request, body=b"")  # 5 000 idle associations must not hold 20 kB each
+        self._request = None  # 5 000 idle associations must not hold 20 kB each
         self._state = State.RELAYING
         self._setup_ms = round((now_s - self._began_s) * 1000, 3)
         commands: list[Command] = [ToClient(answer), StartTimer(self._conversation.next_tick_s(now_s))]
@@ -317,6 +328,13 @@ class DicomRelay:
 
     # The ends
 
+    def _await_close(self, event: Event) -> list[Command]:
+        """All is said; the client closes, or time does it."""
+        if not isinstance(event, ClientClosed | TimerExpired):
+            return []
+        self._state = State.ENDED
+        return [CloseClient()]
+
     def _client_gone(self) -> list[Command]:
         if self._request is None and len(self._reader) == 0:
             return self._end(End("no_request", "connected and closed without a byte", (CloseClient(),)))
@@ -333,28 +351,27 @@ class DicomRelay:
 
     def _abort(self, ended: str, reason: str, abort: AbortReason = AbortReason.NOT_SPECIFIED) -> list[Command]:
         """End an association that has not been accepted."""
-        farewell = (ToClient(encode_abort(AbortSource.PROVIDER, abort)), *self._leave_node(), self._await_close())
+        farewell = (ToClient(encode_abort(AbortSource.PROVIDER, abort)), *self._leave_node(), self._closing_time())
         return self._end(End(ended, reason, farewell))
 
     def _reject(self, reject: Reject, ended: str, reason: str) -> list[Command]:
         """Reject, then let the client close: closing first could destroy the answer on its way (Sta13)."""
         said = reason if str(reject) in reason else f"{reason}; answered: {reject}"
-        return self._end(End(ended, said, (ToClient(reject.encode()), CloseNode(), self._await_close())))
+        return self._end(End(ended, said, (ToClient(reject.encode()), CloseNode(), self._closing_time())))
 
     def _leave_node(self) -> tuple[Command, ...]:
         if self._state is State.AWAITING_ANSWER:
             return ToNode(PROVIDER_ABORT), CloseNode(linger=True)
         return (CloseNode(),)
 
-    def _await_close(self) -> Command:
+    def _closing_time(self) -> Command:
         return StartTimer(self._settings.artim_s)
 
     def _end(self, end: End) -> list[Command]:
         self._state = State.ENDED if CloseClient() in end.farewell else State.ENDING
-        request = self._request
         record = Ended(
-            calling_ae=request.calling_ae if request else "",
-            called_ae=request.called_ae if request else "",
+            calling_ae=self._calling_ae,
+            called_ae=self._called_ae,
             node=self._node,
             tried=self._tried,
             ended=end.ended,

@@ -6,7 +6,7 @@ operations window).
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from equipoise.proto.dicom.pdu import AbortReason, Pdu, PduError, PduType
@@ -195,8 +195,9 @@ def _check_fixed(body: bytes, label: str) -> None:
         raise _invalid(f"{label} of {len(body)} bytes, its fixed fields alone have {_FIXED_BYTES}")
 
 
-def _items(body: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield type, start and end of the value of each item between two places.  Raises: PduError."""
+def _items(body: bytes, start: int, end: int) -> list[tuple[int, int, int]]:
+    """Return type, start and end of the value of each item between two places.  Raises: PduError."""
+    found = []
     while start < end:
         if end - start < _ITEM.size:
             raise _invalid(f"{end - start} bytes left over behind the last item")
@@ -204,8 +205,9 @@ def _items(body: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         start += _ITEM.size
         if length > end - start:
             raise _invalid(f"item 0x{kind:02X} of {length} bytes overruns what holds it by {length - (end - start)}")
-        yield kind, start, start + length
+        found.append((kind, start, start + length))
         start += length
+    return found
 
 
 def _context_id(body: bytes, start: int, end: int) -> int:
