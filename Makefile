@@ -1,0 +1,94 @@
+# Equipoise.  Two commands are all that a fresh machine needs:
+#
+#   make demo      see it work: a simulated site and the balancer in front of it; no root
+#   make test      everything that is tested: make check, then make system
+#
+# The others:
+#   make check     format, lint, types, import contracts, unit, property, playbook and golden tests, docs; under two minutes
+#   make system    whole processes, with real peers
+#   make fault     of these the fault run alone: everything that can fail does, and nothing acknowledged is lost
+#   make bench     throughput and memory beside HAProxy; writes bench/results
+#   make fuzz      property tests with ever new examples, until stopped
+#   make golden    write the expected output of the golden tests anew: read that diff
+#   make docs      write what is generated in docs/reference
+#   make clean     remove what these commands made, the virtual environment included
+#
+# PYTHON=/path/to/python3 chooses the interpreter of the virtual environment; it is used when that is made.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+
+# What runs in the background has SIGINT ignored, and so would everything that the tests interrupt.
+PYTEST := env --default-signal=INT $(BIN)/python -m pytest
+
+DEMO_FOR ?= 30s
+TEST_PACKAGES := dcmtk
+BENCH_PACKAGES := gcc libc6-dev haproxy
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+# A clone that was moved, or whose Python is gone, is installed again.
+$(shell { grep -qsxF "$(CURDIR)" $(RUN) && $(BIN)/python -c ''; } 2>/dev/null || rm -f $(RUN) $(DEV))
+
+.DELETE_ON_ERROR:
+.PHONY: demo test check system fault bench fuzz golden docs clean test-packages bench-packages
+
+demo: $(RUN)
+	$(BIN)/equipoise demo --for $(DEMO_FOR)
+
+test:
+	$(MAKE) check
+	$(MAKE) system
+	@echo "make test: all passed"
+
+check: $(DEV) test-packages
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(PYTEST) tests/unit tests/property tests/playbook tests/golden tests/arch
+	$(BIN)/python -m tools.reference --check
+
+system: $(DEV) test-packages
+	$(PYTEST) tests/system
+
+fault: $(DEV) test-packages
+	$(PYTEST) tests/system/test_fault_run.py
+
+bench: $(DEV) bench-packages
+	$(BIN)/python -m bench.relay
+
+fuzz: $(DEV)
+	while $(PYTEST) -p tools.fuzz --timeout 0 tests/property; do :; done
+
+golden: $(DEV)
+	EQUIPOISE_GOLDEN=rewrite $(PYTEST) tests/golden
+	git --no-pager diff --stat -- tests/golden
+
+docs: $(DEV)
+	$(BIN)/python -m tools.reference
+
+clean:
+	rm -rf $(VENV) build dist bench/build src/*.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests bench tools -name __pycache__ -prune -exec rm -rf {} +
+
+$(RUN): pyproject.toml constraints.txt
+	tools/virtual_environment.sh "$(PYTHON)" $(VENV)
+	$(INSTALL) .
+	echo "$(CURDIR)" >$@
+
+$(DEV): pyproject.toml constraints.txt
+	tools/virtual_environment.sh "$(PYTHON)" $(VENV)
+	$(INSTALL) '.[dev]'
+	echo "$(CURDIR)" | tee $(RUN) >$@
+
+test-packages:
+	@tools/debian_packages.sh $(TEST_PACKAGES)
+
+bench-packages:
+	@tools/debian_packages.sh $(BENCH_PACKAGES)
