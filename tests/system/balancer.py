@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -43,9 +43,15 @@ def eventually(look: Callable[[], Found | None], within_s: float = 10.0, what: s
 
 
 class Balancer:
-    """One instance of Equipoise; ends whatever it started."""
+    """One instance of Equipoise; ends whatever it started.
 
-    def __init__(self, site: str) -> None:
+    Args:
+        site: The document.
+        prefix: A program that starts it, with options: `setpriv`, `prlimit`.
+    """
+
+    def __init__(self, site: str, prefix: Sequence[str] = ()) -> None:
+        self._prefix = list(prefix)
         self._directory = tempfile.TemporaryDirectory(prefix="eq-", dir="/tmp")
         self.home = Path(self._directory.name)
         self.site = self.home / "site.yaml"
@@ -83,7 +89,7 @@ class Balancer:
         """Start the supervisor."""
         with (self.home / "run.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "equipoise", "run", str(self.site)],
+                [*self._prefix, sys.executable, "-m", "equipoise", "run", str(self.site)],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

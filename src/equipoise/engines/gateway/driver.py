@@ -35,6 +35,7 @@ from equipoise.engines.gateway.relay import (
 from equipoise.engines.gateway.sockets import borrowed, keep_alive
 
 _TIMER_RESOLUTION_S = 0.002  # libuv counts in milliseconds and may wake one early
+MAX_DROPPED_BYTES = 1 << 20  # what a peer may still send after the end: more than is on its way at once
 LINGER_S = 2.0  # how long a side that was told of the end may take to close, and last bytes to leave
 
 
@@ -75,6 +76,7 @@ class Side(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_association",
+        "_dropped",
         "_kept",
         "_kept_alive",
         "_pool",
@@ -94,6 +96,7 @@ class Side(asyncio.BufferedProtocol):
         self._unsent = 0
         self.is_client = is_client
         self._kept_alive = False
+        self._dropped = 0
         self.counted = False  # among the association's open connections
         self.discards = False  # the end has been said; what still comes is read and dropped
         self.transport: asyncio.Transport | None = None
@@ -109,9 +112,13 @@ class Side(asyncio.BufferedProtocol):
         return self._pool.lend()
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Hand on what was read."""
+        """Hand on what was read; after the end drop it, and a peer that goes on and on is cut off."""
         if not self.discards:
             self._association.received(self, self._pool.lend()[:nbytes])
+            return
+        self._dropped += nbytes
+        if self._dropped > MAX_DROPPED_BYTES and self.transport is not None:
+            self.transport.abort()
 
     def eof_received(self) -> bool:
         """Let the transport close: DICOM has no half-closed connections (PS3.8 section 9.1.4)."""

@@ -284,10 +284,11 @@ class DicomRelay:
         accept, request = parse_accept(body), self._request
         if request is None:
             raise AssertionError("a node answered before there was a request")
+        accepted_mask = accept.accepted_mask & request.proposed_mask  # a node cannot accept what nobody proposed
         self._conversation = Conversation(
             self._settings,
-            to_node=Walker(accept.max_length or UNLIMITED_AS, accept.accepted_mask),
-            to_client=Walker(request.max_length or UNLIMITED_AS, accept.accepted_mask),
+            to_node=Walker(accept.max_length or UNLIMITED_AS, accepted_mask),
+            to_client=Walker(request.max_length or UNLIMITED_AS, accepted_mask),
             now_s=now_s,
         )
         answer = forwarded_accept(accept, request, unlimited_as=UNLIMITED_AS)

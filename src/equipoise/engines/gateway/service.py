@@ -11,7 +11,7 @@ from typing import cast
 
 from equipoise.base.tasks import Tasks
 from equipoise.engines.gateway.buffers import BufferPool
-from equipoise.engines.gateway.driver import Association, Side
+from equipoise.engines.gateway.driver import LINGER_S, Association, Side
 from equipoise.engines.gateway.messages import NodeCounters, ServiceCounters, ServiceTask
 from equipoise.engines.gateway.pool import Full, Nobody, Picked, Pool
 from equipoise.engines.gateway.relay import Abort, Ended, Finish, NoNode
@@ -24,6 +24,7 @@ from equipoise.policy.catalogue import policies
 from equipoise.proto.dicom.pdu import REJECT_LIMIT
 from equipoise.state.events import AssociationEnded, Event
 
+_NO_ROOM = "the gateway's limit of open files is reached; raise it (LimitNOFILE), or find out who holds so many"
 MAX_WAITING = 1024  # callers in one queue; each holds a connection and its request
 
 
@@ -164,6 +165,26 @@ class Service:
         self._around.room.held += 1
         return association
 
+    def not_taken(self, client: str, ended: str, reason: str) -> None:
+        """Tell of a client that no association was made for."""
+        self._around.emit(
+            AssociationEnded(
+                service=self.name,
+                client=client,
+                calling_ae="",
+                called_ae="",
+                node=None,
+                tried=(),
+                ended=ended,
+                reason=reason,
+                duration_s=0.0,
+                setup_ms=None,
+                bytes_in=0,
+                bytes_out=0,
+                messages=(),
+            )
+        )
+
     @property
     def has_room(self) -> bool:
         """Whether one more client can be held."""
@@ -192,7 +213,6 @@ class Service:
         self._release(association)
         self._associations.discard(association)
         self._closing.add(association)
-        now_s = self._loop.time()
         self._around.emit(
             AssociationEnded(
                 service=self.name,
@@ -203,7 +223,7 @@ class Service:
                 tried=record.tried,
                 ended=record.ended,
                 reason=record.reason,
-                duration_s=round(now_s - association.began_s, 6),
+                duration_s=round(self._loop.time() - association.began_s, 6),
                 setup_ms=record.setup_ms,
                 bytes_in=association.bytes_in,
                 bytes_out=association.bytes_out,
@@ -298,9 +318,15 @@ class _Accepting(asyncio.BufferedProtocol):
         """Make the association, or say that there is no room for it."""
         stream = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of asyncio's
         peer = stream.get_extra_info("peername")
-        if peer is None or not self._service.has_room:  # gone already, or our file limit
+        if peer is None:
+            self._service.not_taken("unknown", "no_request", "gone before it was asked who it is")
+            stream.abort()
+            return
+        if not self._service.has_room:
+            self._service.not_taken(str(Endpoint(peer[0], peer[1])), "no_room", _NO_ROOM)
             stream.write(REJECT_LIMIT.encode())
-            stream.close()
+            stream.write_eof()  # not close: that could destroy the answer on its way
+            asyncio.get_running_loop().call_later(LINGER_S, stream.abort)
             return
         association = self._service.accepted((peer[0], peer[1]), self._port)
         stream.set_protocol(association.client_side)

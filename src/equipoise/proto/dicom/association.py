@@ -42,6 +42,7 @@ class AssociateRequest:
     Attributes:
         max_length: None where the item is missing.
         has_window: Whether an asynchronous operations window is proposed.
+        proposed_mask: The proposed contexts as one number: bit n stands for id n.
     """
 
     protocol_version: int
@@ -49,6 +50,7 @@ class AssociateRequest:
     calling_ae: str
     max_length: int | None
     has_window: bool
+    proposed_mask: int
     body: bytes
 
     @property
@@ -82,19 +84,19 @@ class AssociateAccept:
 def parse_request(body: bytes) -> AssociateRequest:
     """Read the body of an A-ASSOCIATE-RQ.  Raises: PduError."""
     _check_fixed(body, "A-ASSOCIATE-RQ")
-    seen: set[int] = set()
+    proposed_mask = 0
     user: tuple[int | None, bool] | None = None
     for kind, start, end in _items(body, _FIXED_BYTES, len(body)):
         if kind == _CONTEXT_RQ:
             number = _check_context(body, start, end)
-            if number in seen:
+            if proposed_mask >> number & 1:
                 raise _invalid(f"presentation context id {number} is proposed twice")
-            seen.add(number)
+            proposed_mask |= 1 << number
         elif kind == _USER:
             if user is not None:  # which of them counts is anybody's guess, the node's may differ from ours
                 raise _invalid("user information is there twice")
             user = _read_user(body, start, end)
-    if not seen:
+    if not proposed_mask:
         raise _invalid("A-ASSOCIATE-RQ without a presentation context")
     max_length, has_window = user or (None, False)
     return AssociateRequest(
@@ -103,6 +105,7 @@ def parse_request(body: bytes) -> AssociateRequest:
         calling_ae=ae_text(body[_CALLING]),
         max_length=max_length,
         has_window=has_window,
+        proposed_mask=proposed_mask,
         body=body,
     )
 
