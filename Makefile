@@ -15,7 +15,9 @@
 #
 # PYTHON=/path/to/python3 chooses the interpreter of the virtual environment; it is used when that is made.
 
-PYTHON ?= python3
+# Debian's own interpreter before another one in PATH: it is built with optimisations that home-made ones often lack.
+PYTHON ?= $(shell /usr/bin/python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo /usr/bin/python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(VENV)/.installed

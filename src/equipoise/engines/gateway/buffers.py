@@ -6,7 +6,7 @@ same memory, which is still in the processor's cache, and idle connections hold 
 keeps the buffer (`keep`) and gives it back when the kernel has taken the rest (`give_back`).
 """
 
-BUFFER_BYTES = 256 * 1024  # measured: 16 KiB is what limits a stock HAProxy here; above 256 KiB nothing is gained
+BUFFER_BYTES = 512 * 1024  # see docs/adr/0002; 16 KiB is what limits a stock HAProxy
 _MAX_SPARE = 16
 
 

@@ -6,6 +6,7 @@ until it has gone.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from equipoise.engines.gateway.buffers import BufferPool
@@ -53,6 +54,7 @@ class Host(Protocol):
     """What an association needs of its service."""
 
     buffers: BufferPool
+    now: Callable[[], float]  # finer than the loop's time, which counts in milliseconds
 
     @property
     def stall_timeout_s(self) -> float:
@@ -236,7 +238,7 @@ class Association:
         self.server_port = server_port
         self.picked: Picked | None = None
         self.counters = Counters()  # of the picked node; nobody's before that
-        self.began_s = self.loop.time()
+        self.began_s = host.now()
         self.bytes_in = self.bytes_out = 0
         self.over = False
 
@@ -257,7 +259,7 @@ class Association:
 
     def event(self, event: Event) -> None:
         """Tell the relay, and do what it says."""
-        self._carry_out(self._relay.handle(event, self.loop.time()))
+        self._carry_out(self._relay.handle(event, self._host.now()))
 
     def received(self, side: Side, data: memoryview) -> None:
         """Take bytes of either side."""

@@ -79,6 +79,7 @@ class Gateway:
         self._around = Surroundings(
             buffers=BufferPool(),
             tasks=self._tasks,
+            clock=clock,
             emit=self._emit,
             room=Room(_raise_file_limit()),
             changed=self._changed,

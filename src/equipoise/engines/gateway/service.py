@@ -9,6 +9,7 @@ from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import cast
 
+from equipoise.base.clock import Clock
 from equipoise.base.tasks import Tasks
 from equipoise.engines.gateway.buffers import BufferPool
 from equipoise.engines.gateway.driver import LINGER_S, Association, Side
@@ -47,6 +48,7 @@ class Surroundings:
 
     buffers: BufferPool
     tasks: Tasks
+    clock: Clock
     emit: Callable[[Event], None]
     room: Room
     changed: Callable[["Service"], None]
@@ -71,6 +73,7 @@ class Service:
         self._associations: set[Association] = set()
         self._closing: set[Association] = set()
         self.buffers = around.buffers
+        self.now = around.clock.monotonic
         self.pool = self._make_pool(task)
         self._take(task, states)
 
@@ -158,8 +161,7 @@ class Service:
 
     def accepted(self, client: tuple[str, int], port: int) -> Association:
         """Return the association for a client that has just connected."""
-        now_s = self._loop.time()
-        relay = DicomRelay(self.task.dicom, self._refused(client[0]), now_s)
+        relay = DicomRelay(self.task.dicom, self._refused(client[0]), self.now())
         association = Association(self, relay, client, port)
         self._associations.add(association)
         self._around.room.held += 1
@@ -223,7 +225,7 @@ class Service:
                 tried=record.tried,
                 ended=record.ended,
                 reason=record.reason,
-                duration_s=round(self._loop.time() - association.began_s, 6),
+                duration_s=round(self.now() - association.began_s, 6),
                 setup_ms=record.setup_ms,
                 bytes_in=association.bytes_in,
                 bytes_out=association.bytes_out,
