@@ -25,9 +25,7 @@ import uvloop
 from equipoise import __version__
 from equipoise.base.clock import Clock, SystemClock, rfc3339
 from equipoise.base.tasks import Tasks
-from equipoise.engines.gateway.buffers import BufferPool
 from equipoise.engines.gateway.channel import Channel
-from equipoise.engines.gateway.driver import LINGER_S
 from equipoise.engines.gateway.messages import (
     VERSION,
     Done,
@@ -43,6 +41,7 @@ from equipoise.engines.gateway.messages import (
     Welcome,
 )
 from equipoise.engines.gateway.service import Room, Service, Surroundings
+from equipoise.engines.gateway.side import LINGER_S, READ_BUFFER_BYTES
 from equipoise.engines.gateway.successor import Successors
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
@@ -50,7 +49,7 @@ from equipoise.state.events import Event, EventsDropped, TaskFailed
 
 MAX_EVENTS = 20_000  # about 10 MB; at a busy site several minutes without a supervisor
 _EVENTS_AT_ONCE = 500
-_FLUSH_S = 0.05
+_FLUSH_S = 0.2  # a busy site has hundreds a second; each flush wakes the supervisor
 _SPARE_FILES = 128  # sockets of our own, libraries
 
 
@@ -77,7 +76,7 @@ class Gateway:
         self._orders: asyncio.Queue[tuple[Channel, Message, list[socket.socket]]] = asyncio.Queue()
         self._ended = asyncio.Event()
         self._around = Surroundings(
-            buffers=BufferPool(),
+            buffer=memoryview(bytearray(READ_BUFFER_BYTES)),
             tasks=self._tasks,
             clock=clock,
             emit=self._emit,

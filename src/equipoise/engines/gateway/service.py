@@ -11,12 +11,12 @@ from typing import cast
 
 from equipoise.base.clock import Clock
 from equipoise.base.tasks import Tasks
-from equipoise.engines.gateway.buffers import BufferPool
-from equipoise.engines.gateway.driver import LINGER_S, Association, Side
+from equipoise.engines.gateway.driver import Association
 from equipoise.engines.gateway.messages import NodeCounters, ServiceCounters, ServiceTask
 from equipoise.engines.gateway.pool import Full, Nobody, Picked, Pool
 from equipoise.engines.gateway.relay import Abort, Ended, Finish, NoNode
 from equipoise.engines.gateway.relay_dicom import DicomRelay
+from equipoise.engines.gateway.side import LINGER_S, Side
 from equipoise.engines.gateway.sockets import BACKLOG
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
@@ -46,7 +46,7 @@ class Surroundings:
         changed: Called when a service's open counts have changed.
     """
 
-    buffers: BufferPool
+    buffer: memoryview
     tasks: Tasks
     clock: Clock
     emit: Callable[[Event], None]
@@ -72,7 +72,7 @@ class Service:
         self._waiting: deque[_Waiting] = deque()
         self._associations: set[Association] = set()
         self._closing: set[Association] = set()
-        self.buffers = around.buffers
+        self.buffer = around.buffer
         self.now = around.clock.monotonic
         self.pool = self._make_pool(task)
         self._take(task, states)
@@ -167,7 +167,7 @@ class Service:
         self._around.room.held += 1
         return association
 
-    def not_taken(self, client: str, ended: str, reason: str) -> None:
+    def not_taken(self, ended: str, reason: str, client: str = "unknown") -> None:
         """Tell of a client that no association was made for."""
         self._around.emit(
             AssociationEnded(
@@ -321,11 +321,11 @@ class _Accepting(asyncio.BufferedProtocol):
         stream = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of asyncio's
         peer = stream.get_extra_info("peername")
         if peer is None:
-            self._service.not_taken("unknown", "no_request", "gone before it was asked who it is")
+            self._service.not_taken("no_request", "gone before it was asked who it is")
             stream.abort()
             return
         if not self._service.has_room:
-            self._service.not_taken(str(Endpoint(peer[0], peer[1])), "no_room", _NO_ROOM)
+            self._service.not_taken("no_room", _NO_ROOM, str(Endpoint(peer[0], peer[1])))
             stream.write(REJECT_LIMIT.encode())
             stream.write_eof()  # not close: that could destroy the answer on its way
             asyncio.get_running_loop().call_later(LINGER_S, stream.abort)
@@ -337,7 +337,7 @@ class _Accepting(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where bytes go that nobody will read."""
-        return self._service.buffers.lend()
+        return self._service.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Drop them."""
