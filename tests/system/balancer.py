@@ -1,9 +1,7 @@
 """The balancer as its users run it: a process of its own, asked through its API, with directories of its own."""
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,19 +13,9 @@ from typing import Any, TypeVar
 
 import httpx
 
+from equipoise.sim.site import free_port as free_port  # for those who also need a balancer
+
 Found = TypeVar("Found")
-
-
-def free_port() -> int:
-    """Return a loopback port that nothing listens on, below those that outgoing connections take."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def eventually(look: Callable[[], Found | None], within_s: float = 10.0, what: str = "it") -> Found:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from signal import SIGKILL, SIGTERM
 
 from equipoise.base.processes import Process, kill, start_detached, start_ready
@@ -79,7 +80,14 @@ class Site:
     def start_archive(self, node: str) -> None:
         """Start one archive, where it was if it ran before.  Raises: EquipoiseError, OSError."""
         command = [sys.executable, "-m", "equipoise.sim.archive", "--end-with-input", "--ae", AE_TITLE]
-        command += ["--name", node, "--port", str(self.ports.get(node, 0)), "--store", str(self._places.store)]
+        command += [
+            "--name",
+            node,
+            "--port",
+            str(self.ports.get(node) or free_port()),
+            "--store",
+            str(self._places.store),
+        ]
         process, line = start_ready(command, self._places.log(node), _READY_S, environment(self._places))
         self._archives[node] = process
         self.ports[node] = json.loads(line)["port"]
@@ -152,9 +160,17 @@ def site_yaml(front: Peer, ports: dict[str, int]) -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that is free now."""
-    with socket.create_server((_HOST, 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Return a TCP port of the loopback interface that is free now, and that no outgoing connection will take.
+
+    Those begin at 32768 (net.ipv4.ip_local_port_range), and a node that is killed wants its port back later.
+    """
+    while True:
+        port = SystemRandom().randrange(10_000, 32_000)
+        try:
+            socket.create_server((_HOST, port)).close()
+        except OSError:
+            continue
+        return port
 
 
 def environment(places: Places) -> dict[str, str]:

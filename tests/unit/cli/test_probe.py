@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from equipoise.sim.site import free_port
+
 Equipoise = Callable[..., Any]
 
 
@@ -18,12 +20,6 @@ Equipoise = Callable[..., Any]
 def listening() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def test_a_port_that_listens(equipoise: Equipoise, listening: str) -> None:
@@ -34,7 +30,7 @@ def test_a_port_that_listens(equipoise: Equipoise, listening: str) -> None:
 
 
 def test_a_port_that_is_closed_is_a_finding(equipoise: Equipoise) -> None:
-    target = f"127.0.0.1:{_free_port()}"
+    target = f"127.0.0.1:{free_port()}"
     result = equipoise("probe", "tcp", target, "--json")
     assert result.exit_code == 2
     document = json.loads(result.stdout)
@@ -54,7 +50,7 @@ def storescp(tmp_path: Path) -> Iterator[str]:
     program = shutil.which("storescp")
     if program is None:
         pytest.skip("needs DCMTK's storescp: apt-get install dcmtk")
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen([program, "--output-directory", str(tmp_path), str(port)])
     deadline = time.monotonic() + 10
     while True:
