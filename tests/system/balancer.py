@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 import httpx
 
-from equipoise.sim.site import free_port as free_port  # for those who also need a balancer
-
 Found = TypeVar("Found")
 
 

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from equipoise.proto.dicom.pdu import PduType
-from tests.system.balancer import Balancer, eventually, free_port
+from equipoise.sim.site import free_port
+from tests.system.balancer import Balancer, eventually
 from tests.system.rawpeer import ECHO_RQ, Manners, RawClient, RawNode
 
 SLOWEST_ANSWER_S = 1.0

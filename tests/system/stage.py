@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from tests.system.balancer import Balancer, eventually, free_port
+from equipoise.sim.site import free_port
+from tests.system.balancer import Balancer, eventually
 
 # pynetdicom keeps a thread for each connection without a request until its time is over: nodes are checked once.
 CHECKED_ONCE = {"check": "tcp", "interval": "1h", "rise": 1}

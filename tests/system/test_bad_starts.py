@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.balancer import Balancer, eventually, free_port
+from equipoise.sim.site import free_port
+from tests.system.balancer import Balancer, eventually
 
 NOBODY = 65534
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")

@@ -17,8 +17,9 @@ from equipoise.health.asking import Outcome
 from equipoise.health.catalogue import checks
 from equipoise.health.runner import HealthRunner, Question, Target, probe_once
 from equipoise.health.verdict import Verdict
+from equipoise.sim.site import free_port
 from tests.system import dcmtk
-from tests.system.balancer import eventually, free_port
+from tests.system.balancer import eventually
 
 
 def probe(port: int, check: str = "dicom_echo", **settings: Any) -> Outcome:

@@ -20,8 +20,9 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
+from equipoise.sim.site import free_port
 from tests.system import dcmtk
-from tests.system.balancer import Balancer, eventually, free_port
+from tests.system.balancer import Balancer, eventually
 
 OBJECTS, AN_ASSOCIATION, SENDERS, RELOADS = 2000, 10, 4, 20
 # storescu -v says "Sending file: NAME", then "Received Store Response (Success)"

@@ -11,8 +11,9 @@ from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from equipoise.sim.site import free_port
 from tests.system import dcmtk
-from tests.system.balancer import Balancer, eventually, free_port
+from tests.system.balancer import Balancer, eventually
 
 VERIFICATION = "1.2.840.10008.1.1"
 

@@ -13,8 +13,8 @@ from pynetdicom import build_context, build_role, evt
 
 from equipoise.sim.archive import Archive, ArchiveSettings
 from equipoise.sim.peers import Peer as Destination
+from equipoise.sim.site import free_port
 from tests.system import pynet
-from tests.system.balancer import free_port
 from tests.system.dcmtk import dcmqrscp, run, storescp
 from tests.system.files import (
     BIG_ENDIAN,

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from pynetdicom import build_context, evt
 
+from equipoise.sim.site import free_port
 from tests.system import pynet
-from tests.system.balancer import eventually, free_port
+from tests.system.balancer import eventually
 from tests.system.caller import ACCEPTED, Caller, visit
 from tests.system.dcmtk import dcmqrscp, run, storescp
 from tests.system.files import named, real_files

@@ -16,8 +16,9 @@ from pynetdicom.pdu_primitives import (
     UserIdentityNegotiation,
 )
 
+from equipoise.sim.site import free_port
 from tests.system import pynet
-from tests.system.balancer import eventually, free_port
+from tests.system.balancer import eventually
 from tests.system.caller import ACCEPTED, visit
 from tests.system.dcmtk import run, storescp
 from tests.system.files import content, content_of, named

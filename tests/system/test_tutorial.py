@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.balancer import free_port
+from equipoise.sim.site import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial" / "first-site.md"
 WITH_PORTS_OF_OURS = ("11112", "11113", "11114")
