@@ -330,3 +330,49 @@ def test_two_instances_run_on_one_machine(balancer: Balancer, nodes: dict[str, d
         second.wait_state("pacs", "a", "up")
         assert echoes(other)
         assert balancer.status("pacs")["state"] == "up"
+
+
+def test_a_gateway_that_cannot_be_started_again_is_tried_until_it_can(balancer: Balancer, port: int) -> None:
+    state = balancer.home / "state"
+    (lost,) = balancer.gateway_pids()
+    log = state / "gateway.log"
+    log.rename(state / "kept.log")
+    log.mkdir()  # its log cannot be opened, so it cannot be started
+    os.kill(lost, signal.SIGKILL)
+    eventually(lambda: len(balancer.events("gateway.lost")) >= 3, what="two tries in vain")
+    log.rmdir()
+    assert echoes(port)
+
+
+def test_a_gateway_that_hangs_does_not_keep_the_balancer_from_stopping(nodes: dict[str, dcmtk.Peer], port: int) -> None:
+    with Balancer(site_of(nodes, port, top="drain_timeout: 1s")) as balancer:
+        balancer.wait_state("pacs", "a", "up")
+        os.kill(balancer.gateway_pids()[0], signal.SIGSTOP)
+        assert balancer.process is not None
+        balancer.process.send_signal(signal.SIGTERM)
+        assert balancer.process.wait(20) == 0
+        assert balancer.gateway_pids() == []
+
+
+def test_nothing_is_applied_while_the_balancer_stops(balancer: Balancer, port: int) -> None:
+    held = associate(port)
+    assert balancer.process is not None
+    balancer.process.send_signal(signal.SIGTERM)
+    eventually(lambda: not echoes(port), what="the end of listening")
+    refused = balancer.post("apply", document=balancer.site.read_text().replace("round_robin", "first_up"), force=True)
+    assert refused.status_code == 503, refused.text
+    assert not echoes(port)
+    held.release()
+    assert balancer.process.wait(10) == 0
+
+
+def test_a_start_that_fails_leaves_nothing_behind(nodes: dict[str, dcmtk.Peer], port: int) -> None:
+    balancer = Balancer(site_of(nodes, port))
+    (balancer.home / "run").mkdir()
+    (balancer.home / "run/api.sock").write_text("not a socket")
+    failed = balancer.cli("run", str(balancer.site))
+    assert failed.returncode == 1
+    assert "api.sock" in failed.stderr
+    assert balancer.gateway_pids() == []
+    with pytest.raises(AssertionError):
+        associate(port)

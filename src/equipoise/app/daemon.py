@@ -56,7 +56,11 @@ async def _serve(site: Path, directories: Directories, serve_api: ServeApi) -> N
         loop.add_signal_handler(number, signals.put_nowait, number)
     try:
         await supervisor.start()
-        api = await serve_api(supervisor, directories.api_socket)
+        try:
+            api = await serve_api(supervisor, directories.api_socket)
+        except (EquipoiseError, OSError):
+            await supervisor.fail_to_start()
+            raise
         last = await _until_the_end(supervisor, signals)
         if last is signal.SIGUSR2:
             await api.close()
@@ -117,9 +121,15 @@ def _raise_file_limit() -> None:
 
 def _announce(fields: dict[str, Any]) -> None:
     """Tell a person, or systemd's journal, in one line.  Without a terminal to tell, go on."""
-    rest = " ".join(f"{key}={value}" for key, value in fields.items() if key not in ("kind", "traceback"))
+    rest = " ".join(f"{key}={_shown(value)}" for key, value in fields.items() if key not in ("kind", "traceback"))
     try:
-        sys.stderr.write(f"{fields['kind']} {rest}{chr(10) + fields['traceback'] if 'traceback' in fields else ''}\n")
+        sys.stderr.write(f"{fields['kind']} {rest}\n{fields.get('traceback', '')}")
         sys.stderr.flush()
     except OSError:
         return
+
+
+def _shown(value: object) -> str:
+    """Return a value in one word: what has blanks is quoted, and nothing that a peer sent reaches a terminal raw."""
+    text = str(value)
+    return text if text and text.isprintable() and " " not in text else repr(text)

@@ -49,7 +49,13 @@ class DocumentStore:
     def replace(self, text: str) -> None:
         """Put `text` in place of the document, keeping the old one.  Raises: EquipoiseError, with nothing changed."""
         try:
-            self._keep_revision()
+            self._keep_revision(self.path.read_bytes())
+        except OSError as error:
+            raise EquipoiseError(
+                f"the old document cannot be kept in {self._revisions}: {error.strerror}; make room, or let the "
+                "supervisor's user read the document and write there"
+            ) from None
+        try:
             replace_file(self.path.resolve(), text.encode(), mode=self.path.stat().st_mode & 0o777)
         except OSError as error:
             raise EquipoiseError(
@@ -57,10 +63,11 @@ class DocumentStore:
                 "to write the file and its directory"
             ) from None
 
-    def _keep_revision(self) -> None:
+    def _keep_revision(self, content: bytes) -> None:
         self._revisions.mkdir(mode=0o750, exist_ok=True)
         stamp = rfc3339(self._clock.wall()).replace(":", "")
-        replace_file(self._revisions / f"{stamp}.yaml", self.path.read_bytes())
+        same_time = len(list(self._revisions.glob(f"{stamp}*.yaml")))  # clocks are set back, and two changes are quick
+        replace_file(self._revisions / f"{stamp}{f'~{same_time:03}' if same_time else ''}.yaml", content)
         for old in sorted(self._revisions.glob("*.yaml"))[:-_KEPT_REVISIONS]:
             old.unlink()
 

@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import msgspec
+
 from equipoise.base.errors import EquipoiseError
 from equipoise.base.paths import replace_file
 from equipoise.health.asking import Outcome
 from equipoise.health.verdict import Transition, Verdict
-from equipoise.plan.model import Plan, Service
+from equipoise.plan.model import Node, Plan, Service
 from equipoise.plan.states import NodeState, NodeStates, Override, node_key, shown_state
 
 ACTIONS = ("drain", "disable", "enable", "weight")
@@ -35,25 +37,27 @@ class NodeBook:
         self._nodes: dict[str, Known] = {}
         self._overrides = _read_overrides(overrides_file)
 
-    def configure(self, plan: Plan, adopted: Mapping[str, NodeState]) -> None:
-        """Take a plan's nodes: those that stay keep their verdict, overrides of those that left go with them.
+    def configure(self, plan: Plan, adopted: Mapping[str, NodeState], *, forget: bool) -> str | None:
+        """Take a plan's nodes.  Those that stay keep their verdict, so that no configuration brings one back.
 
         Args:
-            plan: The plan that is in force from now on.
+            plan: The plan that is, or is to be, in force.
             adopted: Node states that running engines had; a node they held to be down stays so until it is checked.
+            forget: Whether the plan is in force, so that nodes which left go with their overrides.  Before it is,
+                they are kept: engines serve them still, and the plan may be refused.
+
+        Returns: In words, why overrides that were forgotten are still on the disk; None where they are not.
         """
         before, self._nodes = self._nodes, {}
         for service in plan.services:
             for node in service.nodes:
                 key = node_key(service.name, node.name)
-                known = before.get(key)
-                asked = (service.check, service.health)
-                if known is None or (known.service.check, known.service.health) != asked:
-                    up = False if key in adopted and adopted[key].state == "down" else None
-                    known = Known(service, node.name, Verdict(service.health.rise, service.health.fall, up=up))
-                known.service = service
-                self._nodes[key] = known
-        self._forget_overrides()
+                held_down = key in adopted and adopted[key].state == "down"
+                self._nodes[key] = _known(service, node, before.get(key), held_down=held_down)
+        if not forget:
+            self._nodes |= {key: known for key, known in before.items() if key not in self._nodes}
+            return None
+        return self._forget_overrides()
 
     def heard(self, key: str, outcome: Outcome) -> Transition | None:
         """Take a check's outcome; return the change of verdict that follows, if one does."""
@@ -94,19 +98,52 @@ class NodeBook:
         weight = override.weight if override is not None and override.weight is not None else configured
         return NodeState(shown_state(override, up=known.verdict.up is not False), weight)
 
-    def _forget_overrides(self) -> None:
+    def _forget_overrides(self) -> str | None:
         stay = {key: override for key, override in self._overrides.items() if key in self._nodes}
-        if stay != self._overrides:
-            self._save(stay)
+        if stay == self._overrides:
+            return None
+        self._overrides = stay
+        try:
+            self._write(stay)
+        except OSError as error:
+            return (
+                f"{self._file} cannot be written: {error.strerror}; it still holds overrides of nodes that left, which "
+                "count again where such a node comes back after a restart; make room, or let the supervisor's user "
+                "write there"
+            )
+        return None
 
     def _save(self, overrides: dict[str, Override]) -> None:
         kept = {key: override for key, override in overrides.items() if override != Override()}
-        content = {key: asdict(override) for key, override in sorted(kept.items())}
         try:
-            replace_file(self._file, json.dumps(content, indent=1).encode())
+            self._write(kept)
         except OSError as error:
-            raise EquipoiseError(f"{self._file} cannot be written, so nothing was changed: {error.strerror}") from None
+            raise EquipoiseError(
+                f"{self._file} cannot be written, so nothing was changed: {error.strerror}; make room, or let the "
+                "supervisor's user write there"
+            ) from None
         self._overrides = kept
+
+    def _write(self, overrides: dict[str, Override]) -> None:
+        content = {key: asdict(override) for key, override in sorted(overrides.items())}
+        replace_file(self._file, json.dumps(content, indent=1).encode())
+
+
+def _known(service: Service, node: Node, before: Known | None, *, held_down: bool) -> Known:
+    """Return what is known of a node from now on: other limits keep the verdict, another check or address starts anew.
+
+    A name that moved in the DNS is the same address: its checks go on at the new place.
+    """
+    health = service.health
+    if before is None:
+        return Known(service, node.name, Verdict(health.rise, health.fall, up=False if held_down else None))
+    old = before.service.node(node.name)
+    if old is None or (before.service.check, old.address) != (service.check, node.address):
+        up = False if before.verdict.up is False else None
+        return Known(service, node.name, Verdict(health.rise, health.fall, up=up))
+    before.verdict.adjust(health.rise, health.fall)
+    before.service = service
+    return before
 
 
 def _change(action: str, weight: int | None) -> Callable[[Override], Override]:
@@ -134,11 +171,13 @@ def _read_overrides(path: Path) -> dict[str, Override]:
     """Read the overrides.  Raises: EquipoiseError: starting without them could send work to a machine in repair."""
     try:
         content = json.loads(path.read_text())
-        return {key: Override(**entry) for key, entry in content.items()}
+        overrides = {key: Override(**entry) for key, entry in content.items()}  # refuses fields that it does not know
+        msgspec.convert(content, dict[str, Override])  # and this, values that are none
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, msgspec.ValidationError) as error:
         raise EquipoiseError(
             f"the operators' overrides in {path} cannot be read ({error}); "
             "mend the file, or remove it to start with none"
         ) from None
+    return overrides

@@ -49,6 +49,7 @@ from equipoise.state.events import (
     SupervisorStarted,
     SupervisorStopping,
     TaskFailed,
+    TaskHindered,
 )
 from equipoise.state.journal import Journal
 
@@ -66,8 +67,11 @@ class Inputs:
     facts: HostFacts
 
 
-async def converge(plan: Plan, running: Plan, engines: Sequence[Engine[Any]]) -> None:
-    """Apply one plan to every engine.  Raises: EngineError, with `running` still in force."""
+async def converge(plan: Plan, running: Plan | None, engines: Sequence[Engine[Any]]) -> None:
+    """Apply one plan to every engine.
+
+    Raises: EngineError, with `running` in force again; where there is none yet, nothing is taken back.
+    """
     staged = [(engine, engine.render(plan)) for engine in engines]
     for engine, artifact in staged:
         if problems := await engine.check(artifact):
@@ -75,10 +79,19 @@ async def converge(plan: Plan, running: Plan, engines: Sequence[Engine[Any]]) ->
     try:
         for engine, artifact in staged:
             await engine.apply(artifact)
-    except EngineError:
-        for engine in engines:
-            await engine.apply(engine.render(running))
+    except EngineError as error:
+        if running is not None:
+            await _take_back(running, engines, error)
         raise
+
+
+async def _take_back(running: Plan, engines: Sequence[Engine[Any]], error: EngineError) -> None:
+    """Have every engine serve what it did, and add to the error what even that could not do."""
+    for engine in engines:
+        try:
+            await engine.apply(engine.render(running))
+        except EngineError as another:
+            error.add_note(f"taking the change back: {engine.name}: {another}")
 
 
 class Supervisor:
@@ -109,18 +122,19 @@ class Supervisor:
         self._inputs: Inputs | None = None
         self._absent: set[str] = set()
         self._changing = asyncio.Lock()
+        self._stopping = False
 
     async def start(self) -> None:
         """Take over what serves, then serve the document.  Raises: EquipoiseError; engines stay as they are."""
         inputs = await self._read(self._store.read(), str(self._store.path))
         plan = compile_plan(inputs.document.site, inputs.facts)
-        adopted = await self._gateway.adopt()
-        self._nodes.configure(plan, self._gateway.adopted_states)
-        await self._tell_states()
         try:
-            await converge(plan, plan, self._engines)
+            adopted = await self._gateway.adopt()
+            self._nodes.configure(plan, self._gateway.adopted_states, forget=False)
+            self._gateway.prepare(self._nodes.states())
+            await converge(plan, None, self._engines)
         except EngineError:
-            self._gateway.leave()
+            await self.fail_to_start()
             raise
         self._emit(SupervisorStarted(pid=os.getpid(), version=__version__, adopted=len(adopted)))
         await self._in_force(plan, inputs)
@@ -128,6 +142,11 @@ class Supervisor:
             await self._gateway.replace(f"it ran another version than {__version__}")
         self._tasks.spawn("names", forever(_RESOLVE_EVERY_S, self._resolve_again, self._task_failed))
         self._tasks.spawn("addresses", forever(_ADDRESSES_EVERY_S, self._look_for_addresses, self._task_failed))
+
+    async def fail_to_start(self) -> None:
+        """Leave the engines as they were found: those taken over serve on, those started now end."""
+        await self._tasks.cancel_all()
+        await self._gateway.undo_start()
 
     @property
     def drain_timeout_s(self) -> float:
@@ -150,6 +169,7 @@ class Supervisor:
     async def stop(self, reason: str, drain_s: float) -> None:
         """Drain and stop the engines."""
         self._emit(SupervisorStopping(how="drain", reason=reason))
+        self._stopping = True
         self._health.stop()
         await self._gateway.stop(drain_s)
         await self._tasks.cancel_all()
@@ -204,7 +224,7 @@ class Supervisor:
     # Plans
 
     async def _read(self, text: str, file: str) -> Inputs:
-        document = load(text, file, self._catalogue)
+        document = await asyncio.to_thread(load, text, file, self._catalogue)  # a large one takes seconds
         known = self._inputs.facts if self._inputs else HostFacts()
         return Inputs(document, await resolve(names_to_resolve(document.site), known))
 
@@ -226,7 +246,8 @@ class Supervisor:
     async def _in_force(self, plan: Plan, inputs: Inputs) -> None:
         """Follow up on a plan that every engine serves."""
         changes, self._plan, self._inputs = diff(self._plan, plan), plan, inputs
-        self._nodes.configure(plan, {})
+        if (problem := self._nodes.configure(plan, {}, forget=True)) is not None:
+            self._emit(TaskHindered(task="overrides", reason=problem))
         self._health.set_targets(_targets(plan))
         await self._tell_states()
         self._remember(plan)
@@ -239,7 +260,8 @@ class Supervisor:
         try:
             self._store.keep_plan(plan)
         except OSError as error:
-            self._emit(PlanRefused(reason=f"the plan runs, but could not be kept for `plan`: {error.strerror}"))
+            reason = f"the plan runs, but could not be kept for `equipoise plan`: {error.strerror}"
+            self._emit(TaskHindered(task="keep the plan", reason=reason))
 
     def _refusal(self, plan: Plan) -> tuple[str, ...]:
         try:
@@ -251,7 +273,7 @@ class Supervisor:
     async def _resolve_again(self) -> None:
         """Follow names that have moved."""
         inputs = self._inputs
-        if inputs is None:
+        if inputs is None or self._stopping:
             return
         facts = await resolve(names_to_resolve(inputs.document.site), inputs.facts)
         if facts == inputs.facts:
@@ -312,7 +334,7 @@ class Supervisor:
 
     def _task_failed(self, name: str, failure: BaseException) -> None:
         if isinstance(failure, EquipoiseError):
-            self._emit(PlanRefused(reason=f"{name}: {failure}"))
+            self._emit(TaskHindered(task=name, reason=str(failure)))
             return
         text = "".join(traceback.format_exception(failure))
         self._emit(TaskFailed(task=name, error=repr(failure), traceback=text))

@@ -78,6 +78,7 @@ def replace_file(path: Path, content: bytes, mode: int = 0o640) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)  # what open makes is cut by the umask
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

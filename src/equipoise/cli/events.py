@@ -24,7 +24,7 @@ _COLOUR = {
     "listener.waiting": "yellow",
     "node.override": "yellow",
 }
-_KIND_WIDTH = 18  # supervisor.stopping is the longest, with 19
+_KIND_WIDTH = 19  # supervisor.stopping, the longest
 
 
 def register(app: typer.Typer) -> None:

@@ -163,6 +163,15 @@ class EventsDropped(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskHindered(Event):
+    """Work in the background could not be done, for a reason outside the program: no descriptor, a full disk."""
+
+    kind: ClassVar[str] = "task.hindered"
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFailed(Event):
     """A bug: work in the background ended with an exception.  Please report it."""
 

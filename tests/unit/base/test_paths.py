@@ -61,3 +61,13 @@ def test_a_file_that_cannot_be_replaced_leaves_no_draft(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         replace_file(tmp_path / "taken", b"x")
     assert os.listdir(tmp_path) == ["taken"]
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o600, 0o444])
+def test_a_files_mode_does_not_depend_on_the_umask(tmp_path: Path, mode: int) -> None:
+    before = os.umask(0o077)
+    try:
+        replace_file(tmp_path / "site.yaml", b"x", mode)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "site.yaml").stat().st_mode) == mode

@@ -186,7 +186,7 @@ def test_events_for_people_and_programs(api: RunningApi, equipoise: Equipoise) -
     api.call(partial(api.supervisor.emit, "node.up", number=0))
     api.call(partial(api.supervisor.emit, "association.ended", node=None, reason="peer left", messages=counts))
     assert equipoise("events", "--limit", "1").stdout == (
-        "2031-03-04 05:06:07 association.ended  node=none"
+        "2031-03-04 05:06:07 association.ended   node=none"
         ' reason="peer left" messages=[(command=C-STORE status=0000 count=3)]\n'
     )
     lines = equipoise("events", "--json").stdout.splitlines()

@@ -113,12 +113,12 @@ def test_a_slow_reader_gets_everything(pair: tuple[socket.socket, socket.socket]
         left = End(pair[0])
         with socket.socket() as ours:
             for _ in range(3):
-                left.channel.send(SetNodes(states=states), [ours])
+                left.channel.send(SetNodes(states=states, at_s=0.0), [ours])
         await asyncio.sleep(0.05)  # nobody reads
         right = End(pair[1])
         await right.until(lambda: len(right.heard) == 3)
         for body, sockets in right.heard:
-            assert body == SetNodes(states=states)
+            assert body == SetNodes(states=states, at_s=0.0)
             assert len(sockets) == 1
             sockets[0].close()
         left.channel.close()
@@ -138,7 +138,7 @@ def test_a_reader_that_stopped_costs_no_more_than_the_bound(
         before = len(os.listdir("/proc/self/fd"))
         with socket.socket() as ours:
             while not left.channel.closed:
-                left.channel.send(SetNodes(states=states), [ours])
+                left.channel.send(SetNodes(states=states, at_s=0.0), [ours])
         assert len(left.ends) == 1
         assert "the other end took none" in left.ends[0]
         assert len(os.listdir("/proc/self/fd")) == before - 1  # the channel's own; none waits for ever
@@ -194,7 +194,7 @@ def echo(channel: Channel, message: Message) -> None:
             channel.send(Done(problem=f"{drain_s:g}"), answers=message.number)
         case Hello():
             with socket.socket() as ours:
-                welcome = Welcome(version=1, software="x", pid=1, worker=0, digest="", retiring=False)
+                welcome = Welcome(version=1, software="x", pid=1, worker=0, retiring=False)
                 channel.send(welcome, [ours], answers=message.number)
 
 

@@ -42,9 +42,9 @@ TASK = ServiceTask(
 STATES = {"pacs/a": NodeState("drain", 50)}
 BODIES: list[Body] = [
     Hello(version=VERSION),
-    Welcome(version=VERSION, software="0.1", pid=7, worker=0, digest="abc", retiring=False, sockets=TASK.listen),
-    Serve(digest="abc", services=(TASK,), states=STATES, sockets=TASK.listen, successors={"x": "/run/x"}, retire=True),
-    SetNodes(states=STATES),
+    Welcome(version=VERSION, software="0.1", pid=7, worker=0, retiring=False, sockets=TASK.listen),
+    Serve(services=(TASK,), states=STATES, at_s=1.5, sockets=TASK.listen, successors={"x": "/run/x"}, retire=True),
+    SetNodes(states=STATES, at_s=1.5),
     Observe(),
     Stop(drain_s=30),
     Done(problem="no"),

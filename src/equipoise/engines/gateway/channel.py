@@ -51,11 +51,17 @@ class Channel:
         self._loop.add_reader(sock.fileno(), self._readable)
 
     def send(self, body: Body, sockets: Sequence[socket.socket] = (), *, number: int = 0, answers: int = 0) -> None:
-        """Send one message; what the kernel does not take now goes later.  A closed channel takes and drops it."""
+        """Send one message; what the kernel does not take now goes later.  A closed channel takes and drops it.
+
+        Raises: EngineError where a socket cannot be handed over.
+        """
         if self.closed:
             return
         line = memoryview(encode(Message(body=body, number=number, answers=answers, fds=len(sockets))))
-        descriptors = [os.dup(sock.fileno()) for sock in sockets]  # ours may be closed before they have left
+        try:
+            descriptors = [os.dup(sock.fileno()) for sock in sockets]  # ours may be closed before they have left
+        except OSError as error:
+            raise EngineError(f"no descriptor is left to hand a socket over: {error.strerror}") from None
         groups = [descriptors[at : at + _FDS_AT_ONCE] for at in range(0, len(descriptors), _FDS_AT_ONCE)] or [[]]
         for place, group in enumerate(groups):  # each group rides on a byte of its own, the last on the rest
             last = place == len(groups) - 1
@@ -136,15 +142,12 @@ class Channel:
         self._take_lines()
 
     def _take_lines(self) -> None:
-        start = 0
-        while not self.closed and (end := self._received.find(b"\n", start)) >= 0:
-            line = bytes(self._received[start:end])
-            start = end + 1
-            self._take(line)
-        if self.closed:
-            return
-        del self._received[:start]
-        if len(self._received) > MAX_LINE_BYTES:
+        *lines, rest = bytes(self._received).split(b"\n")
+        self._received = bytearray(rest)  # before anything is handled: what fails must not be handled again
+        for line in lines:
+            if not self.closed:
+                self._take(line)
+        if not self.closed and len(self._received) > MAX_LINE_BYTES:
             self.close(f"a line of more than {MAX_LINE_BYTES} bytes")
 
     def _take(self, line: bytes) -> None:
@@ -165,3 +168,16 @@ class Channel:
         else:  # too late: nobody waits for it any more
             for sock in sockets:
                 sock.close()
+
+
+async def connected(path: str, timeout_s: float) -> socket.socket:
+    """Return a socket that is connected to a gateway's control socket.  Raises: OSError, TimeoutError among them."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.get_running_loop().sock_connect(sock, path)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -40,8 +40,8 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
     software: str
     pid: int
     worker: int
-    digest: str
     retiring: bool
+    services: tuple[ServiceTask, ...] = ()
     sockets: tuple[Endpoint, ...] = ()
     states: dict[str, NodeState] = {}
 
@@ -50,22 +50,24 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True, tag="serve"):
     """Serve exactly these services.  The sockets that `sockets` names come with it, in that order.
 
     Attributes:
+        at_s: When the states were so, on the machine's monotonic clock: older ones do not overwrite newer ones.
         successors: Service name to the socket path of the gateway that has it from now on.
         retire: End when nothing is open any more.
     """
 
-    digest: str
     services: tuple[ServiceTask, ...]
     states: dict[str, NodeState]
+    at_s: float
     sockets: tuple[Endpoint, ...] = ()
     successors: dict[str, str] = {}
     retire: bool = False
 
 
 class SetNodes(msgspec.Struct, frozen=True, kw_only=True, tag="set_nodes"):
-    """Take nodes in or out, by "SERVICE/NODE"."""
+    """Take nodes in or out, by "SERVICE/NODE"; `at_s` as in Serve."""
 
     states: dict[str, NodeState]
+    at_s: float
 
 
 class Observe(msgspec.Struct, frozen=True, kw_only=True, tag="observe"):

@@ -16,6 +16,7 @@ import socket
 import sys
 import traceback
 from collections import deque
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from equipoise.engines.gateway.messages import (
     Observation,
     Observe,
     Serve,
+    ServiceTask,
     SetNodes,
     Soft,
     Stop,
@@ -45,12 +47,14 @@ from equipoise.engines.gateway.side import LINGER_S, READ_BUFFER_BYTES
 from equipoise.engines.gateway.successor import Successors
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
+from equipoise.policy.catalogue import policies
 from equipoise.state.events import Event, EventsDropped, TaskFailed
 
 MAX_EVENTS = 20_000  # about 10 MB; at a busy site several minutes without a supervisor
 _EVENTS_AT_ONCE = 500
 _FLUSH_S = 0.2  # a busy site has hundreds a second; each flush wakes the supervisor
-_SPARE_FILES = 128  # sockets of our own, libraries
+_SPARE_FILES = 128  # control sockets, clients that are being turned away, libraries
+_ACCEPT_AGAIN_S = 0.1
 
 
 class Gateway:
@@ -65,7 +69,8 @@ class Gateway:
         self._leaving: list[Service] = []
         self._sockets: dict[Endpoint, socket.socket] = {}
         self._states: dict[str, NodeState] = {}
-        self._digest = ""
+        self._states_at_s = 0.0
+        self._told: tuple[ServiceTask, ...] = ()
         self._retire = False
         self._supervisor: Channel | None = None
         self._predecessors: dict[Channel, str] = {}
@@ -75,12 +80,13 @@ class Gateway:
         self._flushing = False
         self._orders: asyncio.Queue[tuple[Channel, Message, list[socket.socket]]] = asyncio.Queue()
         self._ended = asyncio.Event()
+        self._max_files = _raise_file_limit()
         self._around = Surroundings(
             buffer=memoryview(bytearray(READ_BUFFER_BYTES)),
             tasks=self._tasks,
             clock=clock,
             emit=self._emit,
-            room=Room(_raise_file_limit()),
+            room=Room(0),
             changed=self._changed,
         )
 
@@ -107,7 +113,11 @@ class Gateway:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            sock, _ = await loop.sock_accept(listener)
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except OSError:  # no descriptor is left; some will be given back
+                await asyncio.sleep(_ACCEPT_AGAIN_S)
+                continue
             Channel(sock, self._heard, self._closed)
 
     def _heard(self, channel: Channel, message: Message, sockets: list[socket.socket]) -> None:
@@ -121,8 +131,8 @@ class Gateway:
                 for service in self._leaving:
                     services.setdefault(service.name, service.observe())
                 channel.send(Observation(services=services), answers=message.number)
-            case SetNodes(states=states):
-                self._set_nodes(states)
+            case SetNodes(states=states, at_s=at_s):
+                self._set_nodes(states, at_s)
                 channel.send(Done(), answers=message.number)
             case _:
                 self._orders.put_nowait((channel, message, sockets))
@@ -146,8 +156,8 @@ class Gateway:
                 software=__version__,
                 pid=os.getpid(),
                 worker=self._worker,
-                digest=self._digest,
                 retiring=self._retire,
+                services=self._told,
                 sockets=tuple(self._sockets),
                 states=self._states,
             ),
@@ -157,36 +167,51 @@ class Gateway:
         self._flush()
 
     async def _follow_orders(self) -> None:
-        """Carry out what changes services, one order after the other."""
+        """Carry out what changes services, one order after the other; a bug in one ends that one alone."""
         while True:
             channel, message, sockets = await self._orders.get()
-            match message.body:
-                case Serve() as serve:
-                    problem = await self._serve(serve, sockets)
-                    channel.send(Done(problem=problem), answers=message.number)
-                    self._end_if_empty()
-                case Stop(drain_s=drain_s):
-                    channel.send(Done(), answers=message.number)
-                    self._stop(drain_s)
+            order = self._tasks.spawn("gateway.order", self._carry_out(channel, message, sockets))
+            await asyncio.wait([order])
+            if (failure := order.exception()) is not None:
+                channel.send(Done(problem=f"a bug, please report it: {failure!r}"), answers=message.number)
+
+    async def _carry_out(self, channel: Channel, message: Message, sockets: list[socket.socket]) -> None:
+        match message.body:
+            case Serve() as serve:
+                problem = await self._serve(serve, sockets)
+                channel.send(Done(problem=problem), answers=message.number)
+                self._end_if_empty()
+            case Stop(drain_s=drain_s):
+                channel.send(Done(), answers=message.number)
+                self._stop(drain_s)
 
     async def _serve(self, serve: Serve, sockets: list[socket.socket]) -> str | None:
-        """Take a plan; return what was not possible."""
+        """Take a plan; return what was not possible.  What fails before listening has changed nothing."""
         self._sockets |= dict(zip(serve.sockets, sockets, strict=True))
-        self._digest, self._states, self._retire = serve.digest, dict(serve.states), serve.retire
-        tasks = {task.name: task for task in serve.services}
+        self._take_states(serve.states, serve.at_s)
+        unknown = sorted({task.balance for task in serve.services} - set(policies()))
+        if unknown:
+            return f"this gateway's version does not know balance {', '.join(unknown)}"
+        try:
+            await self._serve_tasks({task.name: task for task in serve.services})
+        except OSError as error:
+            return f"cannot listen: {error.strerror or error}"
+        self._told, self._retire = serve.services, serve.retire
+        self._drop_sockets({endpoint for task in serve.services for endpoint in task.listen})
+        self._around.room.limit = max(1, (self._max_files - _SPARE_FILES - 2 * len(self._sockets)) // 2)
+        return await self._name_successors(serve.successors)
+
+    async def _serve_tasks(self, tasks: dict[str, ServiceTask]) -> None:
+        for name, task in tasks.items():
+            states = _of_service(self._states, name)
+            if name not in self._services:
+                self._services[name] = Service(task, states, self._around)
+            self._services[name].configure(task, states)
+            await self._services[name].listen({endpoint: self._sockets[endpoint] for endpoint in task.listen})
         for name in [name for name in self._services if name not in tasks]:
             service = self._services.pop(name)
             service.leave()
             self._leaving.append(service)
-        for name, task in tasks.items():
-            states = _of_service(serve.states, name)
-            if name in self._services:
-                self._services[name].configure(task, states)
-            else:
-                self._services[name] = Service(task, states, self._around)
-            await self._services[name].listen({endpoint: self._sockets[endpoint] for endpoint in task.listen})
-        self._drop_sockets({endpoint for task in serve.services for endpoint in task.listen})
-        return await self._name_successors(serve.successors)
 
     async def _name_successors(self, paths: dict[str, str]) -> str | None:
         problems = []
@@ -202,8 +227,17 @@ class Gateway:
         for endpoint in set(self._sockets) - wanted:
             self._sockets.pop(endpoint).close()
 
-    def _set_nodes(self, states: dict[str, NodeState]) -> None:
-        self._states |= states
+    def _take_states(self, states: dict[str, NodeState], at_s: float) -> bool:
+        """Take node states, unless newer ones are here already; say whether they were taken."""
+        if at_s < self._states_at_s:
+            self._states = states | self._states
+            return False
+        self._states, self._states_at_s = self._states | states, at_s
+        return True
+
+    def _set_nodes(self, states: dict[str, NodeState], at_s: float) -> None:
+        if not self._take_states(states, at_s):
+            return
         for service in (*self._services.values(), *self._leaving):
             for node, state in _of_service(states, service.name).items():
                 service.set_state(node, state)
@@ -257,14 +291,15 @@ class Gateway:
 
     def _flush(self) -> None:
         self._flushing = False
-        if self._supervisor is None:
-            return
-        if self._dropped:
+        if self._dropped and self._supervisor is not None:
             count, self._dropped = self._dropped, 0
             self._emit(EventsDropped(pid=os.getpid(), count=count))
-        while self._events:
-            batch = [self._events.popleft() for _ in range(min(len(self._events), _EVENTS_AT_ONCE))]
-            self._supervisor.send(Happened(events=tuple(batch)))
+        while self._events and self._supervisor is not None:
+            batch = tuple(islice(self._events, _EVENTS_AT_ONCE))
+            self._supervisor.send(Happened(events=batch))
+            if self._supervisor is not None:  # else it was gone, and the next one is told
+                for _ in batch:
+                    self._events.popleft()
 
     def callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Report a bug that ended in the event loop."""
@@ -283,21 +318,17 @@ def _of_service(states: dict[str, NodeState], service: str) -> dict[str, NodeSta
 
 
 def _raise_file_limit() -> int:
-    """Raise the limit on open files as far as allowed; return how many clients fit, two connections each."""
+    """Raise the limit on open files as far as allowed, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(1, (hard - _SPARE_FILES) // 2)
+    return hard
 
 
 async def _main(path: Path, worker: int) -> None:
     loop = asyncio.get_running_loop()
     gateway = Gateway(path, worker, SystemClock())
     loop.set_exception_handler(gateway.callback_failed)
-    for number in (
-        signal.SIGINT,
-        signal.SIGHUP,
-        signal.SIGUSR2,
-    ):  # the supervisor's business, also on a shared terminal
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):  # the supervisor's business
         loop.add_signal_handler(number, lambda: None)
     await gateway.run()
 

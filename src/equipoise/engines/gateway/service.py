@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -54,12 +53,12 @@ class Surroundings:
     changed: Callable[["Service"], None]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     association: Association
     client: Client
     tried: tuple[str, ...]
-    timer: asyncio.TimerHandle | None = None
+    timer: asyncio.TimerHandle
 
 
 class Service:
@@ -69,7 +68,8 @@ class Service:
         self._around = around
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[Endpoint, asyncio.Server] = {}
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: dict[Association, _Waiting] = {}  # first come, first served
+        self._serving_waiting = self._serve_again = False
         self._associations: set[Association] = set()
         self._closing: set[Association] = set()
         self.buffer = around.buffer
@@ -198,12 +198,11 @@ class Service:
         client = Client(association.client_host, calling_ae)
         if not self._waiting and self._give_node(association, client, tried):
             return
-        waiting = _Waiting(association, client, tried)
         if len(self._waiting) >= MAX_WAITING:
             association.event(NoNode(limit=True, reason=f"{MAX_WAITING} callers wait already"))
             return
-        self._waiting.append(waiting)
-        waiting.timer = self._loop.call_later(self.task.queue_wait_s, self._waited_enough, waiting)
+        timer = self._loop.call_later(self.task.queue_wait_s, self._waited_enough, association)
+        self._waiting[association] = _Waiting(association, client, tried, timer)
 
     def connect(self, association: Association, picked: Picked, side: Side) -> asyncio.Task[None]:
         """Begin to connect to the picked node."""
@@ -262,9 +261,25 @@ class Service:
             self._around.changed(self)
 
     def _serve_waiting(self) -> None:
-        """Give every caller that can have a node one, first come first served."""
-        for waiting in list(self._waiting):
-            if waiting not in self._waiting:
+        """Give every caller that can have a node one.
+
+        Giving may end an association, which frees a place and brings us here again: that is noted and not nested, for
+        the queue is longer than Python's stack.
+        """
+        self._serve_again = True
+        if self._serving_waiting:
+            return
+        self._serving_waiting = True
+        try:
+            while self._serve_again:
+                self._serve_again = False
+                self._serve_queue()
+        finally:
+            self._serving_waiting = False
+
+    def _serve_queue(self) -> None:
+        for waiting in list(self._waiting.values()):
+            if waiting.association not in self._waiting:
                 continue  # it ended while an earlier one was served
             served = self._give_node(waiting.association, waiting.client, waiting.tried)
             if not served and not waiting.tried:
@@ -283,20 +298,17 @@ class Service:
             association.node_picked(outcome, self.pool.counters(outcome.node.name))
         return True
 
-    def _waited_enough(self, waiting: _Waiting) -> None:
-        self._forget_waiting(waiting.association)
-        outcome = self.pool.pick(waiting.client, waiting.tried, self._loop.time())
-        if isinstance(outcome, Picked):
-            self.pool.release(outcome.node.name)
-        reason = "" if isinstance(outcome, Picked) else f": {outcome.reason}"
-        seconds = f"{self.task.queue_wait_s:g} s"
-        waiting.association.event(NoNode(limit=True, reason=f"waited {seconds} for a place{reason}"))
+    def _waited_enough(self, association: Association) -> None:
+        waiting = self._waiting[association]
+        if self._give_node(association, waiting.client, waiting.tried):
+            return
+        self._forget_waiting(association)
+        association.event(NoNode(limit=True, reason=f"waited {self.task.queue_wait_s:g} s for a place; all are taken"))
 
     def _forget_waiting(self, association: Association) -> None:
-        for waiting in [entry for entry in self._waiting if entry.association is association]:
-            self._waiting.remove(waiting)
-            if waiting.timer is not None:
-                waiting.timer.cancel()
+        waiting = self._waiting.pop(association, None)
+        if waiting is not None:
+            waiting.timer.cancel()
 
     async def _connect(self, association: Association, picked: Picked, side: Side) -> None:
         host, port = picked.node.host or "", picked.node.port or association.server_port

@@ -5,6 +5,7 @@ Every read of every connection goes into the same buffer, and has been handled w
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import Protocol, cast
 
 from equipoise.engines.gateway.relay import Data, Event, WriteStalled
@@ -129,10 +130,10 @@ class Side(asyncio.BufferedProtocol):
 
     def keep_alive(self) -> None:
         """Notice a peer that vanished without a word.  Clients' connections have it from their listener."""
-        if self.transport is not None and not self._kept_alive:
+        peer = None if self.transport is None else self.transport.get_extra_info("peername")
+        if peer is not None and not self._kept_alive:  # None: it is gone, and connection_lost will say so
             self._kept_alive = True
-            host = self.transport.get_extra_info("peername")[0]
-            with borrowed(self._descriptor, host) as sock:
+            with borrowed(self._descriptor, peer[0]) as sock, suppress(OSError):
                 keep_alive(sock)
 
     def close(self, *, linger: bool) -> None:

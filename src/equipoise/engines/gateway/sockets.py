@@ -19,7 +19,7 @@ _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 60, 10, 6
 
 def open_listener(endpoint: Endpoint) -> socket.socket:
     """Return a listening socket; its address need not be on this machine yet.  Raises: EngineError."""
-    sock = _bound(endpoint, free=True)
+    sock = _bound(endpoint)
     keep_alive(sock)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.listen(BACKLOG)
@@ -29,15 +29,17 @@ def open_listener(endpoint: Endpoint) -> socket.socket:
 
 def check_listener(endpoint: Endpoint) -> None:
     """Find out whether `open_listener` would work, and leave nothing behind.  Raises: EngineError."""
-    _bound(endpoint, free=True).close()
+    _bound(endpoint).close()
 
 
 def is_local(host: str) -> bool:
     """Say whether an address is on this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        _bound(Endpoint(host, 0), free=False).close()
-    except EngineError:
-        return False
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.bind((host, 0))
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL  # anything else says nothing of the address
     return True
 
 
@@ -61,7 +63,7 @@ def keep_alive(sock: socket.socket) -> None:
     set_option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
 
 
-def _bound(endpoint: Endpoint, *, free: bool) -> socket.socket:
+def _bound(endpoint: Endpoint) -> socket.socket:
     family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -71,12 +73,9 @@ def _bound(endpoint: Endpoint, *, free: bool) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if free:
-            sock.setsockopt(
-                socket.IPPROTO_IPV6 if family == socket.AF_INET6 else socket.IPPROTO_IP,
-                _IPV6_FREEBIND if family == socket.AF_INET6 else _IP_FREEBIND,
-                1,
-            )
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         sock.bind((endpoint.host, endpoint.port))
     except OSError as error:
         sock.close()

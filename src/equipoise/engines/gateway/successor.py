@@ -5,10 +5,11 @@ import os
 import socket
 
 from equipoise.base.tasks import Tasks
-from equipoise.engines.gateway.channel import Channel
+from equipoise.engines.gateway.channel import Channel, connected
 from equipoise.engines.gateway.messages import Message, Soft
 from equipoise.engines.gateway.service import Service
 
+_CONNECT_S = 2.0
 _COALESCE_S = 0.05  # changes within this time go out together
 
 
@@ -22,18 +23,11 @@ class Successors:
         self._paths: dict[str, str] = {}  # by service
         self._pending: set[str] = set()
 
-    def __contains__(self, service: str) -> bool:
-        return service in self._paths
-
     async def set(self, service: Service, path: str) -> None:
         """Name a service's successor and tell it everything.  Raises: OSError where it cannot be reached."""
         channel = self._channels.get(path)
         if channel is None or channel.closed:
-            loop = asyncio.get_running_loop()
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.setblocking(False)
-            await loop.sock_connect(sock, path)
-            channel = self._channels[path] = Channel(sock, _ignore, _ignore_end)
+            channel = self._channels[path] = Channel(await connected(path, _CONNECT_S), _ignore, _ignore_end)
         self._paths[service.name] = path
         now_s = asyncio.get_running_loop().time()
         self._send(service, tuple(service.pool.table.entries(now_s)))
