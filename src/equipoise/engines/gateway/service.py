@@ -196,7 +196,7 @@ class Service:
         """Pick a node, in turn with those who came before."""
         self._release(association)
         client = Client(association.client_host, calling_ae)
-        if not self._waiting and self._give_node(association, client, tried):
+        if not self._waiting and self._give_node(association, client, tried) is None:
             return
         if len(self._waiting) >= MAX_WAITING:
             association.event(NoNode(limit=True, reason=f"{MAX_WAITING} callers wait already"))
@@ -281,29 +281,30 @@ class Service:
         for waiting in list(self._waiting.values()):
             if waiting.association not in self._waiting:
                 continue  # it ended while an earlier one was served
-            served = self._give_node(waiting.association, waiting.client, waiting.tried)
-            if not served and not waiting.tried:
+            full = self._give_node(waiting.association, waiting.client, waiting.tried)
+            if full is not None and not waiting.tried:
                 return  # every node is full, for those behind it, too
 
-    def _give_node(self, association: Association, client: Client, tried: tuple[str, ...]) -> bool:
-        """Answer an association that wants a node; say False where it has to wait."""
+    def _give_node(self, association: Association, client: Client, tried: tuple[str, ...]) -> Full | None:
+        """Answer an association that wants a node; return why it has to wait, where it has to."""
         outcome = self.pool.pick(client, tried, self._loop.time())
         if isinstance(outcome, Full):
-            return False
+            return outcome
         self._forget_waiting(association)
         if isinstance(outcome, Nobody):
             association.event(NoNode(limit=False, reason=outcome.reason))
         else:
             self._around.changed(self)
             association.node_picked(outcome, self.pool.counters(outcome.node.name))
-        return True
+        return None
 
     def _waited_enough(self, association: Association) -> None:
         waiting = self._waiting[association]
-        if self._give_node(association, waiting.client, waiting.tried):
+        full = self._give_node(association, waiting.client, waiting.tried)
+        if full is None:
             return
         self._forget_waiting(association)
-        association.event(NoNode(limit=True, reason=f"waited {self.task.queue_wait_s:g} s for a place; all are taken"))
+        association.event(NoNode(limit=True, reason=f"waited {self.task.queue_wait_s:g} s: {full.reason}"))
 
     def _forget_waiting(self, association: Association) -> None:
         waiting = self._waiting.pop(association, None)
