@@ -46,10 +46,6 @@ class PoolMachine(RuleBasedStateMachine):
     def configure(self, limits: dict[str, int | None]) -> None:
         self.nodes = {name: node(name, limit) for name, limit in limits.items()}
         self.states = {name: self.states.get(name, NodeState("up", 100)) for name in limits}
-        for counts in self.elsewhere.values():
-            for name in set(counts) - set(limits):
-                if not self.held[name]:
-                    del counts[name]
         self.pool.configure(tuple(self.nodes.values()), self.states)
 
     @rule(name=st.sampled_from(NAMES), state=STATES)
@@ -61,8 +57,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(gateway=st.sampled_from(["77", "88"]), counts=st.dictionaries(st.sampled_from(NAMES), st.integers(0, 2)))
     def hear_elsewhere(self, gateway: str, counts: dict[str, int]) -> None:
-        left = {n: c for n, c in self.elsewhere.get(gateway, Counter()).items() if n not in self.nodes}
-        self.elsewhere[gateway] = Counter({**left, **{n: c for n, c in counts.items() if n in self.nodes}})
+        self.elsewhere[gateway] = Counter(counts)
         self.pool.set_elsewhere(gateway, counts)
 
     @rule(seconds=st.integers(1, 40))
@@ -99,9 +94,6 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.release(name)
         if self.held[name]:
             self.held[name] -= 1
-            if not self.held[name] and name not in self.nodes:
-                for counts in self.elsewhere.values():
-                    counts.pop(name, None)
 
     @invariant()
     def counts_agree(self) -> None:

@@ -376,3 +376,73 @@ def test_a_start_that_fails_leaves_nothing_behind(nodes: dict[str, dcmtk.Peer], 
     assert balancer.gateway_pids() == []
     with pytest.raises(AssertionError):
         associate(port)
+
+
+def test_a_gateway_that_hangs_is_replaced(balancer: Balancer, port: int) -> None:
+    (hung,) = balancer.gateway_pids()
+    os.kill(hung, signal.SIGSTOP)
+    lost = eventually(lambda: balancer.events("gateway.lost"), 40, "the loss noticed")
+    assert "did not answer" in lost[0]["reason"]
+    assert echoes(port)
+    assert hung not in balancer.gateway_pids()
+
+
+def test_a_gateway_that_hangs_does_not_keep_a_supervisor_from_starting(balancer: Balancer, port: int) -> None:
+    held = associate(port)
+    (old,) = balancer.gateway_pids()
+    assert balancer.cli("gateway", "replace").returncode == 0
+    os.kill(old, signal.SIGSTOP)
+    balancer.kill_supervisor()
+    balancer.start()
+    assert echoes(port)
+    assert old not in balancer.gateway_pids()
+    held.abort()
+
+
+def two_services(nodes: dict[str, dcmtk.Peer], ports: tuple[int, int], workers: int) -> str:
+    services = "".join(
+        f"""
+  {name}:
+    protocol: dicom
+    listen: 127.0.0.1:{port}
+    max_connections: 1
+    queue_wait: 300ms
+    nodes:
+      n: {{address: '127.0.0.1:{nodes[name].port}'}}"""
+        for name, port in zip(("a", "b"), ports, strict=True)
+    )
+    return f"site: test\ngateway: {{workers: {workers}}}\nservices:{services}\n"
+
+
+def test_what_is_open_counts_when_a_service_leaves_and_comes_back(nodes: dict[str, dcmtk.Peer]) -> None:
+    ports = (free_port(), free_port())
+    both = two_services(nodes, ports, workers=1)
+    alone = both[: both.index("\n  b:")] + "\n"
+    with Balancer(both) as balancer:
+        held = associate(ports[1])
+        assert balancer.post("apply", document=alone, force=True).status_code == 200
+        assert balancer.post("apply", document=both, force=True).status_code == 200
+        assert balancer.status("b")["connections"] == 1
+        assert not echoes(ports[1])
+        held.release()
+        eventually(lambda: echoes(ports[1]), what="a place after the release")
+
+
+def test_what_is_open_counts_when_services_move_to_and_fro(nodes: dict[str, dcmtk.Peer]) -> None:
+    ports = (free_port(), free_port())
+    with Balancer(two_services(nodes, ports, workers=1)) as balancer:
+        held = [associate(port) for port in ports]
+        first = balancer.gateway_pids()
+        for workers in (2, 1, 2):
+            answer = balancer.post("apply", document=two_services(nodes, ports, workers), force=True)
+            assert answer.status_code == 200, answer.text
+            assert not any(echoes(port) for port in ports), f"over the limit with {workers} workers"
+            assert balancer.status("a")["connections"] == balancer.status("b")["connections"] == 1
+        for pid in set(balancer.gateway_pids()) - set(first):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: len(balancer.events("gateway.lost")) >= 1, what="the loss noticed")
+        eventually(lambda: len(balancer.gateway_pids()) >= 2, what="a new gateway")
+        time.sleep(0.5)
+        assert not any(echoes(port) for port in ports), "over the limit after a crash of who had nothing open"
+        for association in held:
+            association.release()

@@ -56,7 +56,8 @@ class DocumentStore:
                 "supervisor's user read the document and write there"
             ) from None
         try:
-            replace_file(self.path.resolve(), text.encode(), mode=self.path.stat().st_mode & 0o777)
+            now = self.path.stat()
+            replace_file(self.path.resolve(), text.encode(), now.st_mode & 0o777, (now.st_uid, now.st_gid))
         except OSError as error:
             raise EquipoiseError(
                 f"the document {self.path} cannot be replaced: {error.strerror}; the supervisor's user must be allowed "

@@ -56,6 +56,7 @@ from equipoise.state.journal import Journal
 Announce = Callable[[dict[str, Any]], None]
 _RESOLVE_EVERY_S = 30.0
 _ADDRESSES_EVERY_S = 2.0
+_WATCH_EVERY_S = 5.0
 _NO_PLAN = Plan(site="", services=(), gateway_workers=1, drain_timeout_s=30.0, digest="")
 
 
@@ -122,7 +123,7 @@ class Supervisor:
         self._inputs: Inputs | None = None
         self._absent: set[str] = set()
         self._changing = asyncio.Lock()
-        self._stopping = False
+        self._stopping = self._telling = False
 
     async def start(self) -> None:
         """Take over what serves, then serve the document.  Raises: EquipoiseError; engines stay as they are."""
@@ -140,6 +141,7 @@ class Supervisor:
         await self._in_force(plan, inputs)
         if self._gateway.outdated(__version__):
             await self._gateway.replace(f"it ran another version than {__version__}")
+        self._tasks.spawn("watch", forever(_WATCH_EVERY_S, self._gateway.watch, self._task_failed))
         self._tasks.spawn("names", forever(_RESOLVE_EVERY_S, self._resolve_again, self._task_failed))
         self._tasks.spawn("addresses", forever(_ADDRESSES_EVERY_S, self._look_for_addresses, self._task_failed))
 
@@ -314,9 +316,12 @@ class Supervisor:
                 service=target.service, node=target.node, check=check, failures=failures, reason=outcome.reason
             )
             self._emit(event)
-        self._tasks.spawn("node states", self._tell_states())
+        if not self._telling:  # many nodes change at once when a network does
+            self._telling = True
+            self._tasks.spawn("node states", self._tell_states())
 
     async def _tell_states(self) -> None:
+        self._telling = False
         states = self._nodes.states()
         for engine in self._engines:
             await engine.set_nodes(states)

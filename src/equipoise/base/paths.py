@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,12 +73,16 @@ def socket_path(path: Path) -> str:
     return str(path)
 
 
-def replace_file(path: Path, content: bytes, mode: int = 0o640) -> None:
-    """Write `content` so that a reader, or a machine that loses power, sees the old file or the new one, whole."""
+def replace_file(path: Path, content: bytes, mode: int = 0o640, owner: tuple[int, int] | None = None) -> None:
+    """Write `content` so that a reader, or a machine that loses power, sees the old file or the new one, whole.
+
+    `owner` is user and group; what of it we may not give stays ours.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            _give(file.fileno(), owner)
             os.fchmod(file.fileno(), mode)  # what open makes is cut by the umask
             file.write(content)
             file.flush()
@@ -91,3 +96,9 @@ def replace_file(path: Path, content: bytes, mode: int = 0o640) -> None:
         os.fsync(parent)
     finally:
         os.close(parent)
+
+
+def _give(descriptor: int, owner: tuple[int, int] | None) -> None:
+    for user, group in () if owner is None else ((owner[0], -1), (-1, owner[1])):
+        with suppress(PermissionError):
+            os.fchown(descriptor, user, group)

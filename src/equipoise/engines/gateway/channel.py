@@ -17,6 +17,7 @@ from equipoise.engines.gateway.messages import Body, Message, decode, encode
 
 MAX_LINE_BYTES = 16 << 20  # a plan of thousands of nodes has 1 MiB
 MAX_UNSENT_BYTES = 64 << 20  # a supervisor that stopped reading costs no more than this
+BEHIND_BYTES = 1 << 20
 _FDS_AT_ONCE = 200
 _READ_BYTES = 256 * 1024
 
@@ -71,6 +72,11 @@ class Channel:
             self.close(f"the other end took none of {self._unsent_bytes} bytes")
             return
         self._writable()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the other end reads slower than we send: what can wait should."""
+        return self._unsent_bytes > BEHIND_BYTES
 
     async def ask(
         self, body: Body, sockets: Sequence[socket.socket] = (), timeout_s: float = 10.0

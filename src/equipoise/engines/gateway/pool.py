@@ -52,7 +52,7 @@ class Member:
 
     def __init__(self, node: Node, state: NodeState) -> None:
         self.counters = Counters()
-        self.elsewhere: dict[str, int] = {}  # by the gateway that still holds them
+        self.elsewhere = 0  # held by gateways that drain
         self.configure(node, state)
 
     def configure(self, node: Node, state: NodeState) -> None:
@@ -64,8 +64,7 @@ class Member:
     @property
     def connections(self) -> int:
         """Associations open at the node, whoever holds them."""
-        held = self.counters.connections
-        return held + sum(self.elsewhere.values()) if self.elsewhere else held
+        return self.counters.connections + self.elsewhere
 
     @property
     def full(self) -> bool:
@@ -83,6 +82,7 @@ class Pool:
         self.table = PersistenceTable(persistence.ttl_s)
         self.members: dict[str, Member] = {}  # in the configuration's order
         self._leaving: dict[str, Member] = {}  # no longer configured, associations still open
+        self._elsewhere: dict[str, Mapping[str, int]] = {}  # by gateway: what it still holds of each node
 
     def configure(self, nodes: tuple[Node, ...], states: Mapping[str, NodeState]) -> None:
         """Take these nodes, keeping the counts of those that stay."""
@@ -96,10 +96,12 @@ class Pool:
             member.configure(node, state)
             self.members[node.name] = member
         self._leaving = {name: member for name, member in before.items() if member.counters.connections}
+        self._count_elsewhere()
 
     def inherit(self, other: "Pool", now_s: float) -> None:
         """Take over what another pool of the same service holds, before `configure`."""
         self._leaving = other._leaving | other.members
+        self._elsewhere = other._elsewhere
         self.table.merge(other.table.entries(now_s), now_s)
 
     def set_state(self, name: str, state: NodeState) -> bool:
@@ -145,16 +147,20 @@ class Pool:
 
     @property
     def open(self) -> int:
-        """Associations open in the whole service, whoever holds them."""
-        return sum(member.connections for member in (*self.members.values(), *self._leaving.values()))
+        """Associations open in the whole service, whoever holds them; also at nodes that have left."""
+        own = sum(member.counters.connections for member in (*self.members.values(), *self._leaving.values()))
+        return own + sum(sum(counts.values()) for counts in self._elsewhere.values())
 
     def set_elsewhere(self, gateway: str, counts: Mapping[str, int]) -> None:
         """Note what a gateway that drains still holds; an empty mapping means nothing any more."""
+        self._elsewhere.pop(gateway, None)
+        if any(counts.values()):
+            self._elsewhere[gateway] = counts
+        self._count_elsewhere()
+
+    def _count_elsewhere(self) -> None:
         for name, member in self.members.items():
-            if counts.get(name):
-                member.elsewhere[gateway] = counts[name]
-            else:
-                member.elsewhere.pop(gateway, None)
+            member.elsewhere = sum(counts.get(name, 0) for counts in self._elsewhere.values())
 
     def _own(self, key: str | None, now_s: float) -> Member | None:
         """Return the client's own node; one that is drained or down loses the client, one that is full does not."""

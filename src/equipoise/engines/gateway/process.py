@@ -205,13 +205,21 @@ class Gateway:
         for name, task in tasks.items():
             states = _of_service(self._states, name)
             if name not in self._services:
-                self._services[name] = Service(task, states, self._around)
+                self._services[name] = self._come_back(name) or Service(task, states, self._around)
             self._services[name].configure(task, states)
             await self._services[name].listen({endpoint: self._sockets[endpoint] for endpoint in task.listen})
         for name in [name for name in self._services if name not in tasks]:
             service = self._services.pop(name)
             service.leave()
             self._leaving.append(service)
+
+    def _come_back(self, name: str) -> Service | None:
+        """Return a service that was leaving: it goes on with what it holds, and its successor counts that no more."""
+        service = next((each for each in self._leaving if each.name == name), None)
+        if service is not None:
+            self._leaving.remove(service)
+            self._successors.forget(name)
+        return service
 
     async def _name_successors(self, paths: dict[str, str]) -> str | None:
         problems = []
@@ -285,6 +293,9 @@ class Gateway:
             self._events.popleft()
             self._dropped += 1
         self._events.append(msgspec.Raw(event.line(at)))
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_later(_FLUSH_S, self._flush)
@@ -294,12 +305,14 @@ class Gateway:
         if self._dropped and self._supervisor is not None:
             count, self._dropped = self._dropped, 0
             self._emit(EventsDropped(pid=os.getpid(), count=count))
-        while self._events and self._supervisor is not None:
+        while self._events and self._supervisor is not None and not self._supervisor.is_behind:
             batch = tuple(islice(self._events, _EVENTS_AT_ONCE))
             self._supervisor.send(Happened(events=batch))
             if self._supervisor is not None:  # else it was gone, and the next one is told
                 for _ in batch:
                     self._events.popleft()
+        if self._events and self._supervisor is not None:
+            self._flush_soon()
 
     def callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Report a bug that ended in the event loop."""

@@ -28,6 +28,7 @@ from equipoise.state.events import Event, GatewayLost, GatewayReplaced, GatewayS
 
 _QUICK_DEATH_S = 10.0  # a gateway that ends sooner is started again only after a pause
 _PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0)
+_SILENT_LOOKS = 3
 _LAST_WORDS_S = 5.0  # beyond its drain, for a gateway that is told to stop
 
 
@@ -108,7 +109,12 @@ class GatewayEngine:
     async def adopt(self) -> list[int]:
         """Take over the gateways that serve already; return their numbers.  Raises: EngineError."""
         for path in sorted(self._directories.runtime.glob("gateway-*.sock")):
-            found = await worker.greet(path, self._clock, self._heard, self._lost)
+            try:
+                found = await worker.greet(path, self._clock, self._heard, self._lost)
+            except worker.HungGatewayError as error:  # it serves nobody, and must not keep others from being served
+                self._emit(GatewayLost(worker=error.number, pid=error.pid, reason=str(error)))
+                await worker.end_process(error.pid)
+                continue
             if found is None:
                 continue
             process, sockets = found
@@ -142,6 +148,13 @@ class GatewayEngine:
                 process.channel.close("the supervisor did not start")
             else:
                 await process.end()
+
+    async def watch(self) -> None:
+        """Look whether every process still answers; one that has not for some looks serves nobody, and is replaced."""
+        for process in list(self._serving.values()):
+            process.silent = 0 if await process.answers() else process.silent + 1
+            if process.silent >= _SILENT_LOOKS and not self._closing:
+                process.channel.close(f"it did not answer {process.silent} times")  # `_lost` does the rest
 
     def outdated(self, software: str) -> bool:
         """Say whether a process runs another version of the software than `software`."""
@@ -211,24 +224,29 @@ class GatewayEngine:
             for number in range(len(artifact.workers)):
                 if number not in self._serving:
                     self._serving[number] = await self._start(number)
+            await self._tell(artifact)
         except EngineError:
             for endpoint in opened:
                 self._sockets.pop(endpoint).close()
             raise
+        self._artifact = artifact
+        self._close_sockets(wanted)
+
+    async def _tell(self, artifact: Artifact) -> None:
+        """Tell every process what it serves from now on, so that no service is without one in between."""
         for number in [number for number in self._serving if number >= len(artifact.workers)]:
             self._retiring.append(self._serving.pop(number))
         for number, tasks in enumerate(artifact.workers):  # first those that gain services,
             await self._serve(self._serving[number], (*tasks, *self._still_kept(self._serving[number], tasks)), {})
         for number, tasks in enumerate(artifact.workers):  # then those that may lose some,
             process = self._serving[number]
-            if process.tasks != tasks:
-                await self._serve(process, tasks, self._successors(process, artifact))
+            successors = self._successors(process, artifact)
+            if (process.tasks, process.successors) != (tasks, successors):
+                await self._serve(process, tasks, successors)
         for process in list(self._retiring):  # last those that lose all
             process.retiring = True
             with suppress(EngineError):  # it has ended, or soon will: there is nothing left to tell
                 await self._serve(process, (), self._successors(process, artifact))
-        self._artifact = artifact
-        self._close_sockets(wanted)
 
     def _still_kept(self, process: Worker, tasks: tuple[ServiceTask, ...]) -> list[ServiceTask]:
         """Return what a process is to lose, but not before another one has it."""
@@ -248,7 +266,7 @@ class GatewayEngine:
             retire=process.retiring,
         )
         await process.tell(order, [self._sockets[endpoint] for endpoint in new])
-        process.tasks, process.holds = tasks, needed
+        process.tasks, process.holds, process.successors = tasks, needed, successors
 
     def _successors(self, process: Worker, artifact: Artifact) -> dict[str, str]:
         """Return who has each service from now on, where that is another process."""

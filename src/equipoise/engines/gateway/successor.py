@@ -32,6 +32,12 @@ class Successors:
         now_s = asyncio.get_running_loop().time()
         self._send(service, tuple(service.pool.table.entries(now_s)))
 
+    def forget(self, service: str) -> None:
+        """Take a service back: its successor counts nothing of ours for it any more."""
+        channel = self._channels.get(self._paths.pop(service, ""))
+        if channel is not None:
+            channel.send(Soft(gateway=self._name, service=service, open={}))
+
     def changed(self, service: Service) -> None:
         """Tell new counts, soon."""
         if service.name in self._paths and service.name not in self._pending:

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,15 @@ OnMessage = Callable[[Channel, Message, list[socket.socket]], None]
 OnClosed = Callable[[Channel, str], None]
 
 
+class HungGatewayError(EngineError):
+    """A gateway that took a connection and does not answer on it."""
+
+    def __init__(self, path: Path, pid: int) -> None:
+        super().__init__(f"the gateway behind {path} does not answer")
+        self.pid = pid
+        self.number = int(path.name.removeprefix("gateway-").partition(".")[0])
+
+
 class Worker:
     """A gateway process that we talk to."""
 
@@ -47,6 +57,8 @@ class Worker:
         self.number = welcome.worker
         self.software = welcome.software
         self.retiring = welcome.retiring
+        self.successors: dict[str, str] = {}
+        self.silent = 0  # looks in a row at which it did not answer
         self.adopted = False  # found serving, not started by us
         self.states: dict[str, NodeState] = welcome.states
         self.since_s = since_s
@@ -74,6 +86,14 @@ class Worker:
             for node, count in service.nodes.items()
         }
         return Observation(nodes, {name: service.clients for name, service in answer.services.items()})
+
+    async def answers(self) -> bool:
+        """Say whether it still does."""
+        try:
+            await self.channel.ask(Observe(), timeout_s=_OBSERVE_S)
+        except EngineError:
+            return False
+        return True
 
     async def end(self) -> None:
         """End it, whatever it does: one that neither answers nor ends must not go on accepting."""
@@ -124,10 +144,11 @@ async def greet(
         return None
     except OSError as error:
         raise EngineError(f"the gateway behind {path} cannot be reached: {error.strerror or error}") from None
+    pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))  # unix(7)
     channel = Channel(sock, heard, lost)
     sockets: list[socket.socket] = []
     try:
-        welcome, sockets = await channel.ask(Hello(version=VERSION))
+        welcome, sockets = await _hello(channel, path, pid)
         if not isinstance(welcome, Welcome) or welcome.version != VERSION:
             found = getattr(welcome, "version", "none")
             raise EngineError(
@@ -140,6 +161,13 @@ async def greet(
         channel.close()
         raise
     return Worker(path, channel, welcome, clock.monotonic()), dict(zip(welcome.sockets, sockets, strict=True))
+
+
+async def _hello(channel: Channel, path: Path, pid: int) -> tuple[Body, list[socket.socket]]:
+    try:
+        return await channel.ask(Hello(version=VERSION), timeout_s=_CONNECT_S)
+    except EngineError:
+        raise HungGatewayError(path, pid) from None
 
 
 async def end_process(pid: int) -> None:
