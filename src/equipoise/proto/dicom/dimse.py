@@ -14,7 +14,7 @@ _ELEMENT = struct.Struct("<HHI")
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _RESPONSE = 0x8000
-C_ECHO_RQ, C_STORE_RQ, C_CANCEL_RQ = 0x0030, 0x0001, 0x0FFF
+C_ECHO_RQ, C_CANCEL_RQ = 0x0030, 0x0FFF
 C_ECHO_RSP = C_ECHO_RQ | _RESPONSE
 
 _COMMANDS = {
