@@ -7,7 +7,6 @@ supervisor alone.
 import asyncio
 import fcntl
 import os
-import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,6 +21,7 @@ from equipoise.app.supervisor import Supervisor
 from equipoise.base.clock import SystemClock
 from equipoise.base.errors import EquipoiseError
 from equipoise.base.paths import Directories, socket_path
+from equipoise.base.processes import raise_file_limit
 from equipoise.state.journal import Journal
 
 
@@ -39,7 +39,7 @@ def run(site: Path, directories: Directories, serve_api: ServeApi) -> int:
     """Be the balancer until a signal ends it; return the exit code.  Raises: EquipoiseError where it cannot start."""
     socket_path(directories.api_socket)
     directories.create()
-    _raise_file_limit()
+    raise_file_limit()
     with _lock(directories):
         uvloop.run(_serve(site.absolute(), directories, serve_api))
     return 0
@@ -112,11 +112,6 @@ def _lock(directories: Directories) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _raise_file_limit() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _announce(fields: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Other programs: started in a session of their own, so that they outlive us and a terminal's Ctrl-C."""
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -89,3 +90,10 @@ def kill(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+def raise_file_limit() -> int:
+    """Raise this process's limit on open files as far as it is allowed, and return it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

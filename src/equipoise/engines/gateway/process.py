@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -25,6 +24,7 @@ import uvloop
 
 from equipoise import __version__
 from equipoise.base.clock import Clock, SystemClock, rfc3339
+from equipoise.base.processes import raise_file_limit
 from equipoise.base.tasks import Tasks
 from equipoise.engines.gateway.channel import Channel
 from equipoise.engines.gateway.messages import (
@@ -80,7 +80,7 @@ class Gateway:
         self._flushing = False
         self._orders: asyncio.Queue[tuple[Channel, Message, list[socket.socket]]] = asyncio.Queue()
         self._ended = asyncio.Event()
-        self._max_files = _raise_file_limit()
+        self._max_files = raise_file_limit()
         self._around = Surroundings(
             buffer=memoryview(bytearray(READ_BUFFER_BYTES)),
             tasks=self._tasks,
@@ -328,13 +328,6 @@ class Gateway:
 def _of_service(states: dict[str, NodeState], service: str) -> dict[str, NodeState]:
     prefix = f"{service}/"
     return {key.removeprefix(prefix): state for key, state in states.items() if key.startswith(prefix)}
-
-
-def _raise_file_limit() -> int:
-    """Raise the limit on open files as far as allowed, and return it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
 
 
 async def _main(path: Path, worker: int) -> None:
