@@ -7,10 +7,11 @@
 #   make check     format, lint, types, import contracts, unit, property, playbook and golden tests, docs; under two minutes
 #   make system    whole processes, with real peers
 #   make fault     of these the fault run alone: everything that can fail does, and nothing acknowledged is lost
-#   make bench     throughput and memory beside HAProxy; writes bench/results
+#   make bench     throughput and memory beside HAProxy, TLS, overhead, studies (needs root); writes bench/results
 #   make fuzz      property tests with ever new examples, until stopped
 #   make golden    write the expected output of the golden tests anew: read that diff
 #   make docs      write what is generated in docs/reference
+#   make peers     talk with every real peer, and write docs/reference/peers.md from what came of it
 #   make clean     remove what these commands made, the virtual environment included
 #
 # PYTHON=/path/to/python3 chooses the interpreter of the virtual environment; it is used when that is made.
@@ -28,8 +29,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --e
 PYTEST := env --default-signal=INT $(BIN)/python -m pytest
 
 DEMO_FOR ?= 30s
-TEST_PACKAGES := dcmtk
-BENCH_PACKAGES := gcc libc6-dev haproxy
+TEST_PACKAGES := dcmtk odil orthanc
+BENCH_PACKAGES := gcc libc6-dev libssl-dev openssl haproxy dcmtk iproute2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
@@ -38,7 +39,7 @@ export PIP_ROOT_USER_ACTION := ignore
 $(shell { grep -qsxF "$(CURDIR)" $(RUN) && $(BIN)/python -c ''; } 2>/dev/null || rm -f $(RUN) $(DEV))
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check system fault bench fuzz golden docs clean test-packages bench-packages
+.PHONY: demo test check system fault bench fuzz golden docs peers clean test-packages bench-packages
 
 demo: $(RUN)
 	$(BIN)/equipoise demo --for $(DEMO_FOR)
@@ -64,6 +65,10 @@ fault: $(DEV) test-packages
 
 bench: $(DEV) bench-packages
 	$(BIN)/python -m bench.relay
+	$(BIN)/python -m bench.policies
+	$(BIN)/python -m bench.tls
+	$(BIN)/python -m bench.overhead
+	$(BIN)/python -m bench.studies
 
 fuzz: $(DEV)
 	while $(PYTEST) -p tools.fuzz --timeout 0 tests/property; do :; done
@@ -74,6 +79,10 @@ golden: $(DEV)
 
 docs: $(DEV)
 	$(BIN)/python -m tools.reference
+
+peers: $(DEV) test-packages
+	$(PYTEST) -p tests.system.peers_page tests/system/test_real_peers_orthanc.py tests/system/test_real_peers_others.py \
+		tests/system/test_real_peers_worklist.py
 
 clean:
 	rm -rf $(VENV) build dist bench/build src/*.egg-info .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,7 +16,8 @@ from tests.arch.repository import ROOT
 
 # These compute: what they do depends on what they are given, and on nothing else.
 PURE = re.compile(
-    r"equipoise\.((proto|policy|plan|capacity)(\..*)?|health\.verdict|engines\.(\w+\.)*(render|relay)\w*)"
+    r"equipoise\.((proto|policy|plan|capacity)(\..*)?|health\.verdict|engines\.(\w+\.)*(render|relay)\w*"
+    r"|engines\.gateway\.(admission|conditions|conversation|member|passive|pool|routing|speed|tally|workload))"
 )
 IMPURE = ("asyncio", "socket", "subprocess", "time", "logging", "uvloop")
 
@@ -33,6 +34,8 @@ HOMES = {
     "typer": r"cli\..*",
     "rich": r"cli\..*",
     "subprocess": r"base\.processes",
+    "cryptography": r"base\.certificates",
+    "h11": r"health\.checks\.http",
 }
 
 
@@ -55,6 +58,7 @@ def test_there_are_pure_modules() -> None:
         "equipoise.engines.gateway.render",
         "equipoise.engines.gateway.relay",
         "equipoise.engines.gateway.relay_dicom",
+        "equipoise.engines.gateway.routing",
     } <= pure
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from equipoise.engines.gateway.relay import Command, Ended, Event, ToClient, ToNode
+from equipoise.engines.gateway.relay import Blame, Command, Ended, Event, ToClient, ToNode
 
 
 class Relay(Protocol):
@@ -20,6 +20,15 @@ class Ends:
     reason: str = ""
     node: str | None = None
     tried: tuple[str, ...] | None = None
+    pool: str | None = None
+
+
+@dataclass(frozen=True)
+class Blames:
+    """Stands for a `Blame` of this kind whose reason holds `reason`."""
+
+    kind: str
+    reason: str = ""
 
 
 class Playbook:
@@ -38,20 +47,28 @@ class Playbook:
         self._said = self._relay.handle(event, self._now_s)
         return self
 
-    def then(self, *expected: Command | Ends) -> None:
+    def then(self, *expected: Command | Ends | Blames) -> None:
         said = [_readable(command) for command in self._said]
-        wanted = [_readable(self._filled(one) if isinstance(one, Ends) else one) for one in expected]
+        wanted = [_readable(self._filled(one)) for one in expected]
         assert said == wanted, "\n".join(["the relay said", *map(str, said), "instead of", *map(str, wanted)])
 
-    def _filled(self, wanted: Ends) -> Command | str:
-        """Return the record that was said where it fits, so that the comparison shows only what does not."""
-        record = next((command for command in self._said if isinstance(command, Ended)), None)
-        if record is None:
-            return repr(wanted)
-        self.record = record
-        fits = record.ended == wanted.ended and wanted.reason in record.reason
-        fits = fits and wanted.node in (None, record.node) and wanted.tried in (None, record.tried)
-        return record if fits else repr(wanted)
+    def _filled(self, wanted: Command | Ends | Blames) -> Command | str:
+        """Return what was said where it fits, so that the comparison shows only what does not."""
+        match wanted:
+            case Ends():
+                record = next((command for command in self._said if isinstance(command, Ended)), None)
+                self.record = record or self.record
+                return record if record is not None and _fits(record, wanted) else repr(wanted)
+            case Blames(kind, reason):
+                blame = next((command for command in self._said if isinstance(command, Blame)), None)
+                return blame if blame and blame.kind == kind and reason in blame.reason else repr(wanted)
+        return wanted
+
+
+def _fits(record: Ended, wanted: Ends) -> bool:
+    named = ((wanted.node, record.node), (wanted.tried, record.tried), (wanted.pool, record.pool))
+    same = all(one in (None, other) for one, other in named)
+    return same and record.ended == wanted.ended and wanted.reason in record.reason
 
 
 def _readable(command: Command | str) -> Command | str:

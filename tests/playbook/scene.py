@@ -1,9 +1,12 @@
 """What the DICOM playbooks start from: a service's settings, a client's request, a node's answer."""
 
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from equipoise.engines.gateway.admission import Door
+from equipoise.engines.gateway.messages import ServiceTask
 from equipoise.engines.gateway.relay import (
     FromClient,
     FromNode,
@@ -16,13 +19,14 @@ from equipoise.engines.gateway.relay import (
     ToNode,
 )
 from equipoise.engines.gateway.relay_dicom import DicomRelay
-from equipoise.plan.model import Dicom
+from equipoise.plan.model import Dicom, Node, PassiveHealth, Persistence, Route
 from equipoise.proto.dicom.pdu import AbortReason, AbortSource, encode_abort
 from tests.playbook.playbook import Playbook
 from tests.property.dicom_streams import command_set, p_data, pdv
 from tests.unit.proto.captures import ECHOSCU_RQ, STORESCP_AC
 
-ARTIM, SETUP, CONNECT, IDLE, STALL = 30.0, 20.0, 2.0, 3600.0, 60.0
+ARTIM, SETUP, CONNECT, IDLE, STALL, SLOW = 30.0, 20.0, 2.0, 3600.0, 60.0, 50.0
+POOL, SOURCE = "pacs", "192.0.2.1"
 SETTINGS = Dicom(
     called_ae_allow=(),
     calling_ae_allow=(),
@@ -53,8 +57,42 @@ FIND_RSP = p_data(pdv(1, 3, command_set(0x8020, 9, data_set=False, status=0)))
 CANCEL_RQ = p_data(pdv(1, 3, command_set(0x0FFF, 9, data_set=False)))
 
 
-def relay(source_refused: str | None = None, **settings: Any) -> DicomRelay:
-    return DicomRelay(replace(SETTINGS, **settings), source_refused, 0)
+def task(
+    name: str = POOL,
+    routes: Sequence[Route] = (),
+    *,
+    nodes: str = "ab",
+    allow_from: tuple[str, ...] = (),
+    slow_response_s: float = SLOW,
+    **settings: Any,
+) -> ServiceTask:
+    """Return what a gateway knows of a service; `settings` are those of `dicom`."""
+    return ServiceTask(
+        name=name,
+        listen=(),
+        balance="first_up",
+        persistence=Persistence("none", 1800.0, 32, 64),
+        nodes=tuple(Node(node, node, "192.0.2.9", 104, 100, None, backup=False) for node in nodes),
+        allow_from=allow_from,
+        max_connections=None,
+        queue_wait_s=5.0,
+        source_address=None,
+        dicom=replace(SETTINGS, **settings),
+        passive_health=PassiveHealth(slow_response_s=slow_response_s),
+        routes=tuple(routes),
+    )
+
+
+def route(to: str, **conditions: str | tuple[str, ...]) -> Route:
+    """Return a route; a condition that is one text is a tuple of it."""
+    given = {name: (value,) if isinstance(value, str) else value for name, value in conditions.items()}
+    empty: Mapping[str, tuple[str, ...]] = {"called_ae": (), "calling_ae": (), "service": (), "source": ()}
+    return Route(**{**empty, **given}, to=to)
+
+
+def relay(*others: ServiceTask, **settings: Any) -> DicomRelay:
+    door = Door.of(task(**settings), {other.name: other for other in others})
+    return DicomRelay(door, SOURCE, 0)
 
 
 def waiting(**settings: Any) -> Playbook:
@@ -67,7 +105,7 @@ def waiting(**settings: Any) -> Playbook:
 def picking(**settings: Any) -> Playbook:
     """Its request is whole."""
     talk = waiting(**settings)
-    talk.when(FromClient(RQ)).then(PickNode("MODALITY", ()))
+    talk.when(FromClient(RQ)).then(PickNode(POOL, "MODALITY", ()))
     return talk
 
 

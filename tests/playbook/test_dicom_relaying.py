@@ -24,7 +24,7 @@ from equipoise.engines.gateway.relay import (
     WriteStalled,
 )
 from equipoise.proto.dicom.pdu import RELEASE_RP, RELEASE_RQ
-from tests.playbook.playbook import Ends, Playbook
+from tests.playbook.playbook import Blames, Ends, Playbook
 from tests.playbook.scene import (
     ABORT,
     AC,
@@ -120,6 +120,7 @@ def test_what_the_node_still_had_to_say_passes_after_the_release_request() -> No
 
 def test_a_release_that_nobody_asked_for_is_unexpected() -> None:
     associated().when(FromNode(RELEASE_RP)).then(
+        Blames("aborted", "without an A-RELEASE-RQ"),
         ToClient(ABORT),
         StartTimer(ARTIM),
         ToNode(UNEXPECTED),
@@ -177,7 +178,12 @@ def test_a_client_that_closes_between_messages() -> None:
 def test_a_node_that_closes_between_pdus() -> None:
     talk = associated()
     talk.when(FromClient(STORE_RQ)).then(ToNode(STORE_RQ))
-    talk.when(NodeClosed()).then(ToClient(ABORT), StartTimer(ARTIM), Ends("node_closed", "a closed the connection"))
+    talk.when(NodeClosed()).then(
+        Blames("aborted", "a closed"),
+        ToClient(ABORT),
+        StartTimer(ARTIM),
+        Ends("node_closed", "a closed the connection"),
+    )
     talk.when(ClientClosed()).then(CloseClient())
 
 
@@ -189,11 +195,13 @@ def test_a_client_that_closes_within_a_pdu_leaves_an_object_that_must_not_be_com
 
 
 def test_a_node_that_closes_within_a_pdu_leaves_an_answer_that_must_not_be_completed() -> None:
-    receiving().when(NodeClosed()).then(CloseClient(), Ends("node_closed"))
+    receiving().when(NodeClosed()).then(Blames("aborted"), CloseClient(), Ends("node_closed"))
 
 
 def test_the_side_that_is_between_pdus_is_still_told() -> None:
-    storing(associated()).when(NodeClosed()).then(ToClient(ABORT), StartTimer(ARTIM), Ends("node_closed"))
+    storing(associated()).when(NodeClosed()).then(
+        Blames("aborted"), ToClient(ABORT), StartTimer(ARTIM), Ends("node_closed")
+    )
     receiving().when(ClientClosed()).then(ToNode(ABORT), CloseNode(linger=True), CloseClient(), Ends("client_closed"))
 
 
@@ -209,7 +217,11 @@ def test_the_node_may_abort() -> None:
     talk = associated()
     talk.when(FromNode(USER_ABORT[:6])).then(ToClient(USER_ABORT[:6]))
     talk.when(FromNode(USER_ABORT[6:])).then(
-        ToClient(USER_ABORT[6:]), CloseNode(), StartTimer(ARTIM), Ends("node_aborted", "by the service user", node="a")
+        ToClient(USER_ABORT[6:]),
+        Blames("aborted", "by the service user"),
+        CloseNode(),
+        StartTimer(ARTIM),
+        Ends("node_aborted", "by the service user", node="a"),
     )
 
 
@@ -234,7 +246,12 @@ def test_each_side_is_answered_with_its_reason_and_the_other_told(wire: bytes, a
         ToClient(answer), StartTimer(ARTIM), ToNode(ABORT), CloseNode(linger=True), Ends("client_error", said)
     )
     associated().when(FromNode(wire)).then(
-        ToClient(ABORT), StartTimer(ARTIM), ToNode(answer), CloseNode(linger=True), Ends("node_error", said)
+        Blames("aborted", said),
+        ToClient(ABORT),
+        StartTimer(ARTIM),
+        ToNode(answer),
+        CloseNode(linger=True),
+        Ends("node_error", said),
     )
 
 
@@ -247,7 +264,7 @@ def test_a_client_that_goes_wrong_behind_a_pdu_begun_earlier_completes_nothing_a
 
 def test_a_node_that_goes_wrong_behind_a_pdu_begun_earlier_completes_nothing_at_the_client() -> None:
     receiving().when(FromNode(FIND_PENDING[-3:] + b"\xff")).then(
-        CloseClient(), ToNode(UNRECOGNIZED), CloseNode(linger=True), Ends("node_error")
+        Blames("aborted"), CloseClient(), ToNode(UNRECOGNIZED), CloseNode(linger=True), Ends("node_error")
     )
 
 
@@ -354,7 +371,11 @@ def test_a_node_that_stops_within_a_pdu() -> None:
     talk = receiving()
     talk.when(TimerExpired(), at=60).then(StartTimer(STALL))
     talk.when(TimerExpired(), at=120).then(
-        CloseClient(), ToNode(ABORT), CloseNode(linger=True), Ends("timed_out", "the node left a PDU")
+        Blames("slow", "C-FIND not answered in 120.0 s"),
+        CloseClient(),
+        ToNode(ABORT),
+        CloseNode(linger=True),
+        Ends("timed_out", "the node left a PDU"),
     )
 
 
@@ -387,7 +408,8 @@ def test_a_request_to_release_that_nobody_answers() -> None:
 
 @pytest.mark.parametrize(("client", "side"), [(True, "the client took no bytes"), (False, "the node took no bytes")])
 def test_a_peer_that_never_reads(client: bool, side: str) -> None:
-    associated().when(WriteStalled(client)).then(*BOTH_TOLD, Ends("timed_out", side))
+    blamed = [] if client else [Blames("slow", side)]
+    associated().when(WriteStalled(client)).then(*blamed, *BOTH_TOLD, Ends("timed_out", side))
 
 
 # Events that come too late, or twice

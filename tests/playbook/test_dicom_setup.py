@@ -34,13 +34,14 @@ from equipoise.proto.dicom.pdu import (
     REJECT_VERSION,
     Reject,
 )
-from tests.playbook.playbook import Ends, Playbook
+from tests.playbook.playbook import Blames, Ends, Playbook
 from tests.playbook.scene import (
     ABORT,
     AC,
     ARTIM,
     CONNECT,
     INVALID,
+    POOL,
     RQ,
     SETUP,
     STALL,
@@ -62,7 +63,7 @@ BUSY = Reject(2, 3, 1)
 
 def test_a_request_goes_to_the_node_and_its_answer_back() -> None:
     talk = waiting()
-    talk.when(FromClient(RQ)).then(PickNode("MODALITY", ()))
+    talk.when(FromClient(RQ)).then(PickNode(POOL, "MODALITY", ()))
     talk.when(NodePicked("a", 1)).then(OpenNode(), StartTimer(CONNECT))
     talk.when(NodeOpened()).then(ToNode(RQ), StartTimer(SETUP / 2))
     talk.when(FromNode(AC)).then(ToClient(AC), StartTimer(STALL))
@@ -72,7 +73,7 @@ def test_a_request_may_come_a_byte_at_a_time_and_so_may_the_answer() -> None:
     talk = waiting()
     for at in range(len(RQ) - 1):
         talk.when(FromClient(RQ[at : at + 1])).then()
-    talk.when(FromClient(RQ[-1:])).then(PickNode("MODALITY", ()))
+    talk.when(FromClient(RQ[-1:])).then(PickNode(POOL, "MODALITY", ()))
     talk.when(NodePicked("a", 0)).then(OpenNode(), StartTimer(CONNECT))
     talk.when(NodeOpened()).then(ToNode(RQ), StartTimer(SETUP))
     for at in range(len(AC) - 1):
@@ -82,7 +83,7 @@ def test_a_request_may_come_a_byte_at_a_time_and_so_may_the_answer() -> None:
 
 def test_titles_and_lengths_are_changed_where_they_must() -> None:
     talk = waiting(node_called_ae="PACS_A")
-    talk.when(FromClient(with_max_length(RQ, 0))).then(PickNode("MODALITY", ()))
+    talk.when(FromClient(with_max_length(RQ, 0))).then(PickNode(POOL, "MODALITY", ()))
     talk.when(NodePicked("a", 0)).then(OpenNode(), StartTimer(CONNECT))
     forwarded = with_max_length(RQ, 1 << 20).replace(b"ARCHIVE         ", b"PACS_A          ")
     talk.when(NodeOpened()).then(ToNode(forwarded), StartTimer(SETUP))
@@ -159,7 +160,7 @@ def test_a_client_without_request_has_no_node_to_hear_of(event: Event) -> None:
     [
         ({"called_ae_allow": ("PACS",)}, REJECT_CALLED_AE, "called AE 'ARCHIVE'"),
         ({"calling_ae_allow": ("CT*", "MR?")}, REJECT_CALLING_AE, "calling AE 'MODALITY'"),
-        ({"source_refused": "source 192.0.2.1 is not in allow_from"}, REJECT_NO_REASON, "192.0.2.1"),
+        ({"allow_from": ("198.51.100.0/24",)}, REJECT_NO_REASON, "192.0.2.1"),
     ],
 )
 def test_who_may_not_associate_is_rejected_before_a_node_is_asked(
@@ -187,12 +188,12 @@ def test_another_protocol_version_is_rejected_and_a_higher_bit_beside_the_first_
     talk.when(FromClient(RQ[:6] + b"\x00\x02" + RQ[8:])).then(
         ToClient(REJECT_VERSION.encode()), CloseNode(), StartTimer(ARTIM), Ends("refused", "0x0002")
     )
-    waiting().when(FromClient(RQ[:6] + b"\x00\x03" + RQ[8:])).then(PickNode("MODALITY", ()))
+    waiting().when(FromClient(RQ[:6] + b"\x00\x03" + RQ[8:])).then(PickNode(POOL, "MODALITY", ()))
 
 
 def test_patterns_of_titles_let_in_whom_they_name() -> None:
     talk = waiting(called_ae_allow=("PACS", "ARCH*"), calling_ae_allow=("MODALIT?",))
-    talk.when(FromClient(RQ)).then(PickNode("MODALITY", ()))
+    talk.when(FromClient(RQ)).then(PickNode(POOL, "MODALITY", ()))
 
 
 # Nodes that fail: another is asked
@@ -200,7 +201,9 @@ def test_patterns_of_titles_let_in_whom_they_name() -> None:
 
 def test_a_node_that_refuses_the_connection() -> None:
     talk = connecting()
-    talk.when(NodeFailed("connection refused")).then(CloseNode(), PickNode("MODALITY", ("a",)))
+    talk.when(NodeFailed("connection refused")).then(
+        Blames("refused", "connection refused"), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
+    )
     talk.when(NodePicked("b", 0)).then(OpenNode(), StartTimer(CONNECT))
     talk.when(NodeOpened()).then(ToNode(RQ), StartTimer(SETUP))
     talk.when(FromNode(AC)).then(ToClient(AC), StartTimer(STALL))
@@ -208,27 +211,35 @@ def test_a_node_that_refuses_the_connection() -> None:
 
 def test_a_node_that_does_not_answer_the_connection() -> None:
     talk = connecting()
-    talk.when(TimerExpired(), at=2).then(CloseNode(), PickNode("MODALITY", ("a",)))
+    talk.when(TimerExpired(), at=2).then(
+        Blames("refused", "no connection"), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
+    )
 
 
 def test_a_node_that_does_not_answer_the_request() -> None:
     talk = asking()
-    talk.when(TimerExpired(), at=10).then(ToNode(ABORT), CloseNode(), PickNode("MODALITY", ("a",)))
+    talk.when(TimerExpired(), at=10).then(
+        Blames("refused", "no answer"), ToNode(ABORT), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
+    )
     talk.when(NodePicked("b", 0)).then(OpenNode(), StartTimer(CONNECT))
     talk.when(NodeOpened()).then(ToNode(RQ), StartTimer(SETUP - 10))
 
 
 def test_a_node_that_closes_instead_of_answering() -> None:
-    asking().when(NodeClosed()).then(CloseNode(), PickNode("MODALITY", ("a",)))
+    asking().when(NodeClosed()).then(Blames("refused", "closed"), CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
 
 
 def test_a_node_that_aborts_is_not_answered() -> None:
     """PS3.8 table 9-10, A-ABORT in Sta5: AA-3, no PDU goes back."""
-    asking().when(FromNode(USER_ABORT)).then(CloseNode(), PickNode("MODALITY", ("a",)))
+    asking().when(FromNode(USER_ABORT)).then(
+        Blames("aborted", "by the service user"), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
+    )
 
 
 def test_a_node_that_is_busy() -> None:
-    asking().when(FromNode(BUSY.encode())).then(CloseNode(), PickNode("MODALITY", ("a",)))
+    asking().when(FromNode(BUSY.encode())).then(
+        Blames("busy", "temporary congestion"), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,19 +255,23 @@ def test_a_node_that_is_busy() -> None:
     ],
 )
 def test_a_node_that_answers_nonsense(nonsense: bytes) -> None:
-    asking().when(FromNode(nonsense)).then(ToNode(ABORT), CloseNode(), PickNode("MODALITY", ("a",)))
+    asking().when(FromNode(nonsense)).then(
+        Blames("aborted"), ToNode(ABORT), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
+    )
 
 
 def test_a_node_that_is_disabled_while_it_is_asked() -> None:
     asking().when(Finish("a was disabled")).then(
-        ToNode(ABORT), CloseNode(linger=True), CloseNode(), PickNode("MODALITY", ("a",))
+        ToNode(ABORT), CloseNode(linger=True), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
     )
-    connecting().when(Finish("a was disabled")).then(CloseNode(), CloseNode(), PickNode("MODALITY", ("a",)))
+    connecting().when(Finish("a was disabled")).then(CloseNode(), CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
 
 
 def test_permanent_no_reason_is_tried_at_one_other_node_once() -> None:
     talk = asking()
-    talk.when(FromNode(REJECT_NO_REASON.encode())).then(CloseNode(), PickNode("MODALITY", ("a",)))
+    talk.when(FromNode(REJECT_NO_REASON.encode())).then(
+        Blames("busy", "(1,1,1)"), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
+    )
     talk.when(NodePicked("b", 1)).then(OpenNode(), StartTimer(CONNECT))
     talk.when(NodeOpened()).then(ToNode(RQ), StartTimer(SETUP / 2))
     talk.when(FromNode(REJECT_NO_REASON.encode())).then(
@@ -281,9 +296,9 @@ def test_another_permanent_reject_passes_through_as_it_is(reject: Reject) -> Non
 
 def test_the_last_reject_is_what_the_client_hears() -> None:
     talk = asking()
-    talk.when(FromNode(Reject(2, 1, 1).encode())).then(CloseNode(), PickNode("MODALITY", ("a",)))
+    talk.when(FromNode(Reject(2, 1, 1).encode())).then(Blames("busy"), CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
     talk.when(NodePicked("b", 0)).then(OpenNode(), StartTimer(CONNECT))
-    talk.when(NodeFailed("refused")).then(CloseNode(), PickNode("MODALITY", ("a", "b")))
+    talk.when(NodeFailed("refused")).then(Blames("refused"), CloseNode(), PickNode(POOL, "MODALITY", ("a", "b")))
     talk.when(NoNode(limit=False, reason="a tried, b tried")).then(
         ToClient(Reject(2, 1, 1).encode()),
         CloseNode(),
@@ -294,7 +309,7 @@ def test_the_last_reject_is_what_the_client_hears() -> None:
 
 def test_without_any_answer_it_hears_that_there_is_congestion() -> None:
     talk = connecting(alternatives=0)
-    talk.when(NodeFailed("refused")).then(CloseNode(), PickNode("MODALITY", ("a",)))
+    talk.when(NodeFailed("refused")).then(Blames("refused"), CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
     talk.when(NoNode(limit=False, reason="a tried")).then(
         ToClient(REJECT_CONGESTION.encode()), CloseNode(), StartTimer(ARTIM), Ends("no_node", "a: refused")
     )
@@ -312,6 +327,7 @@ def test_all_nodes_down_is_congestion_and_a_limit_of_ours_is_a_limit() -> None:
 def test_when_the_time_is_over_no_further_node_is_asked() -> None:
     talk = asking(alternatives=5)
     talk.when(NodeClosed(), at=20).then(
+        Blames("refused"),
         CloseNode(),
         ToClient(REJECT_CONGESTION.encode()),
         CloseNode(),
@@ -324,15 +340,41 @@ def test_nodes_share_the_time_fairly_connecting_included() -> None:
     talk = picking(connect_timeout_s=SETUP)
     talk.when(NodePicked("a", 3)).then(OpenNode(), StartTimer(5))
     talk.when(NodeOpened(), at=3).then(ToNode(RQ), StartTimer(2))
-    talk.when(TimerExpired(), at=5).then(ToNode(ABORT), CloseNode(), PickNode("MODALITY", ("a",)))
+    talk.when(TimerExpired(), at=5).then(
+        Blames("refused"), ToNode(ABORT), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
+    )
     talk.when(NodePicked("b", 2)).then(OpenNode(), StartTimer(5))
-    talk.when(TimerExpired(), at=10).then(CloseNode(), PickNode("MODALITY", ("a", "b")))
+    talk.when(TimerExpired(), at=10).then(Blames("refused"), CloseNode(), PickNode(POOL, "MODALITY", ("a", "b")))
     talk.when(NodePicked("c", 0)).then(OpenNode(), StartTimer(10))
 
 
-def test_time_spent_in_the_queue_is_set_up_time() -> None:
+def test_time_spent_in_the_queue_is_set_up_time_and_not_held_against_the_node() -> None:
     talk = picking()
     talk.when(NodePicked("a", 1), at=19).then(OpenNode(), StartTimer(0.5))
+    talk.when(TimerExpired(), at=19.5).then(CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
+    talk.when(NodePicked("b", 0)).then(OpenNode(), StartTimer(0.5))
+    talk.when(NodeOpened()).then(ToNode(RQ), StartTimer(0.5))
+    talk.when(TimerExpired(), at=20).then(
+        ToNode(ABORT),
+        CloseNode(),
+        ToClient(REJECT_CONGESTION.encode()),
+        CloseNode(),
+        StartTimer(ARTIM),
+        Ends("no_node", "took too long"),
+    )
+
+
+def test_a_connection_that_this_machine_could_not_make_is_not_held_against_the_node() -> None:
+    talk = connecting()
+    talk.when(NodeFailed("too many open files", ours=True)).then(CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
+
+
+def test_a_node_that_fails_after_another_one_did_is_blamed_too() -> None:
+    talk = connecting(alternatives=2)
+    talk.when(NodeFailed("refused")).then(Blames("refused"), CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
+    talk.when(NodePicked("b", 1)).then(OpenNode(), StartTimer(CONNECT))
+    talk.when(NodeOpened()).then(ToNode(RQ), StartTimer(SETUP / 2))
+    talk.when(FromNode(BUSY.encode())).then(Blames("busy"), CloseNode(), PickNode(POOL, "MODALITY", ("a", "b")))
 
 
 # The client does not wait
@@ -404,7 +446,7 @@ def test_a_drain_that_is_over_aborts(state: str) -> None:
 )
 def test_while_a_node_is_picked_nothing_of_the_last_one_matters(late: Event) -> None:
     talk = asking()
-    talk.when(NodeClosed()).then(CloseNode(), PickNode("MODALITY", ("a",)))
+    talk.when(NodeClosed()).then(Blames("refused"), CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
     talk.when(late).then()
 
 
@@ -448,4 +490,4 @@ def test_a_view_of_the_drivers_buffer_is_not_kept() -> None:
     one = relay()
     one.handle(FromClient(memoryview(buffer)[:100]), 0)
     buffer[:100] = bytes(100)
-    assert one.handle(FromClient(memoryview(buffer)[100:]), 0) == [PickNode("MODALITY", ())]
+    assert one.handle(FromClient(memoryview(buffer)[100:]), 0) == [PickNode(POOL, "MODALITY", ())]

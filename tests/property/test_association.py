@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from equipoise.proto.dicom.association import (
     PresentationContext,
+    RoleSelection,
     encode_request,
     forwarded_accept,
     forwarded_request,
@@ -70,6 +71,37 @@ def test_a_damaged_request_is_refused_at_once_or_can_be_forwarded(body: bytes, p
     # From here on a node is involved, so nothing may fail any more.
     forwarded_request(request, called_ae="PACS", unlimited_as=1 << 20)
     assert request.contexts
+    assert {context.id for context in request.contexts} == {
+        number for number in range(256) if request.proposed_mask >> number & 1
+    }
+
+
+ROLES = st.lists(st.builds(RoleSelection, UIDS, st.booleans(), st.booleans()), max_size=4)
+
+
+@given(CONTEXTS, ROLES, st.lists(st.sampled_from(("window", "unknown")), max_size=3))
+def test_roles_read_back_whatever_stands_between_them(
+    contexts: list[PresentationContext], roles: list[RoleSelection], between: list[str]
+) -> None:
+    wire = encode_request("PACS", "CT1", contexts)[HEADER_BYTES:]
+    others = {"window": (0x53, bytes(4)), "unknown": (0x7F, b"?")}
+    items = [_role(role) for role in roles]
+    for place, kind in enumerate(between):
+        items.insert(2 * place, _item(*others[kind]))
+    user = wire.rindex(bytes.fromhex("51 00 0004"))
+    request = parse_request(wire[: user - 4] + _item(0x50, wire[user:] + b"".join(items)))
+    assert list(request.role_selections) == roles
+    assert list(request.contexts) == contexts
+    assert len(request.proposal) < len(wire) + sum(map(len, items))
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(value)) + value
+
+
+def _role(role: RoleSelection) -> bytes:
+    uid = role.sop_class.encode()
+    return _item(0x54, struct.pack(">H", len(uid)) + uid + bytes([role.scu, role.scp]))
 
 
 @given(st.integers(0, 184), st.binary(max_size=8))

@@ -1,13 +1,14 @@
 """Whatever happens, in whatever order, the relay answers, ends once, and lets no byte of its own into a peer's PDU."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from equipoise.engines.gateway.admission import Door
 from equipoise.engines.gateway.relay import (
     Abort,
+    Blame,
     ClientClosed,
     CloseClient,
     Command,
@@ -21,6 +22,7 @@ from equipoise.engines.gateway.relay import (
     NodeOpened,
     NodePicked,
     NoNode,
+    PickNode,
     TimerExpired,
     ToClient,
     ToNode,
@@ -36,12 +38,14 @@ from tests.playbook.scene import (
     FIND_RQ,
     FIND_RSP,
     RQ,
-    SETTINGS,
+    SOURCE,
     STORE_DATA,
     STORE_LAST,
     STORE_RQ,
     STORE_RSP,
     USER_ABORT,
+    route,
+    task,
 )
 
 CLIENT_PDUS = (RQ, STORE_RQ, STORE_DATA, STORE_LAST, ECHO_RQ, FIND_RQ, RELEASE_RQ, RELEASE_RP, USER_ABORT)
@@ -71,8 +75,18 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Abort, REASON),
 )
 SET_UP: list[Event] = [FromClient(RQ), NodePicked("a", 1), NodeOpened(), FromNode(AC)]
-SETTING = st.sampled_from(
-    [SETTINGS, replace(SETTINGS, called_ae_allow=("PACS",)), replace(SETTINGS, node_called_ae="PACS")]
+ELSEWHERE = task("elsewhere", node_called_ae="OTHER")
+DOORS = st.sampled_from(
+    [
+        Door.of(one, {"elsewhere": ELSEWHERE})
+        for one in (
+            task(),
+            task(called_ae_allow=("PACS",)),
+            task(node_called_ae="PACS"),
+            task(routes=[route("elsewhere", called_ae="ARCH*")]),
+            task(routes=[route("elsewhere", service=("store",))], nodes=""),
+        )
+    ]
 )
 PACES = st.sampled_from([0.0, 0.5, 25.0])
 
@@ -81,18 +95,28 @@ def play(relay: DicomRelay, events: Sequence[Event], pace_s: float) -> list[list
     return [relay.start(), *(relay.handle(event, place * pace_s) for place, event in enumerate(events))]
 
 
-@given(SETTING, st.integers(0, 4), st.lists(EVENTS, max_size=20), PACES)
+def blames_by_node(commands: list[Command]) -> list[list[Blame]]:
+    """Return what was said against each node that was picked; before the first there is nobody to blame."""
+    picked: list[list[Blame]] = []
+    for command in commands:
+        if isinstance(command, PickNode):
+            picked.append([])
+        elif isinstance(command, Blame):
+            picked[-1].append(command)
+    return picked
+
+
+@given(DOORS, st.integers(0, 4), st.lists(EVENTS, max_size=20), PACES)
 def test_any_events_give_one_end_and_nothing_for_a_node_after_it(
-    setting: object, done: int, events: list[Event], pace_s: float
+    door: Door, done: int, events: list[Event], pace_s: float
 ) -> None:
-    assert isinstance(setting, type(SETTINGS))
-    relay = DicomRelay(setting, None, 0)
-    said = play(relay, [*SET_UP[:done], *events, ClientClosed(), ClientClosed()], pace_s)
+    said = play(DicomRelay(door, SOURCE, 0), [*SET_UP[:done], *events, ClientClosed(), ClientClosed()], pace_s)
     commands = [command for answer in said for command in answer]
     ends = [place for place, command in enumerate(commands) if isinstance(command, Ended)]
     assert len(ends) == 1
     assert all(isinstance(command, CloseClient) for command in commands[ends[0] + 1 :])
     assert sum(isinstance(command, CloseClient) for command in commands) == 1
+    assert all(len(blamed) <= 1 for blamed in blames_by_node(commands))
     assert said[-1] == []
 
 
@@ -138,7 +162,7 @@ def ends_of_pdus(wire: bytes) -> set[int]:
 @example([FromClient(STORE_RQ + STORE_LAST[:-10]), Abort("drained")])
 @example([FromNode(FIND_PENDING[:-10]), FromClient(b"\xff")])
 def test_what_a_side_receives_was_sent_by_the_other_or_is_an_abort_between_pdus(events: list[Event]) -> None:
-    relay = DicomRelay(SETTINGS, None, 0)
+    relay = DicomRelay(Door.of(task(), {}), SOURCE, 0)
     play(relay, SET_UP, 0)
     commands = [command for event in events for command in relay.handle(event, 1)]
     pairs = (

@@ -15,7 +15,8 @@ from equipoise.base.clock import SystemClock
 from equipoise.base.tasks import Tasks
 from equipoise.health.asking import Outcome
 from equipoise.health.catalogue import checks
-from equipoise.health.runner import HealthRunner, Question, Target, probe_once
+from equipoise.health.question import Question
+from equipoise.health.runner import HealthRunner, Target, probe_once
 from equipoise.health.verdict import Verdict
 from equipoise.sim.site import free_port
 from tests.system import dcmtk
@@ -119,7 +120,7 @@ def test_a_node_that_is_killed_goes_down_and_comes_up_again(tmp_path: Path) -> N
         tasks = Tasks(lambda name, failure: said.append(f"{name}: {failure!r}"))
         runner = HealthRunner(checks(), tasks, SystemClock(), listen, random=Random(1))
         params = checks()["dicom_echo"].params(interval=0.1, timeout=0.5)
-        runner.set_targets([Target("ct", "a", Question.of("dicom_echo", params, "127.0.0.1", peer.port, ""), 2, 2)])
+        runner.set_targets([Target("ct", "a", Question.by_hand("dicom_echo", params, "127.0.0.1", peer.port), 2, 2)])
         for change, count in ((None, 1), (peer.kill, 2), (peer.start, 3)):
             if change is not None:
                 await asyncio.to_thread(change)

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import uvloop
 
 from equipoise.app.document import last_plan
-from equipoise.app.names import resolve
+from equipoise.app.inputs import read
 from equipoise.app.wiring import catalogue
 from equipoise.base.paths import Directories
-from equipoise.config.loading import load
-from equipoise.plan.compile import compile_plan, names_to_resolve
 from equipoise.plan.diff import Change, diff
 from equipoise.plan.inputs import HostFacts
 
@@ -26,7 +24,5 @@ class Preview:
 def preview(text: str, file: str, directories: Directories) -> Preview:
     """Return what `text` would change.  Raises: ConfigError or EquipoiseError."""
     known = catalogue()
-    document = load(text, file, known)
-    facts = uvloop.run(resolve(names_to_resolve(document.site), HostFacts()))
-    plan = compile_plan(document.site, facts)
+    plan = uvloop.run(read(text, file, known, HostFacts())).compiled()
     return Preview(plan.digest, diff(last_plan(directories.state, known), plan), ())

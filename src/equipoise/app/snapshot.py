@@ -3,9 +3,10 @@
 Source: DESIGN, "Commands".
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from equipoise.app.certificates import CertificateState
 from equipoise.app.nodes import Known, NodeBook
 from equipoise.base.clock import rfc3339
 from equipoise.engines.base import NodeCount, Observation
@@ -13,7 +14,13 @@ from equipoise.plan.model import Node, Plan, Service
 from equipoise.plan.states import NodeState, NodeStates, node_key
 
 
-def status_document(plan: Plan, nodes: NodeBook, observed: Observation, absent: Collection[str]) -> dict[str, Any]:
+def status_document(
+    plan: Plan,
+    nodes: NodeBook,
+    observed: Observation,
+    absent: Collection[str],
+    certificates: Sequence[CertificateState] = (),
+) -> dict[str, Any]:
     """Return the status of everything.
 
     Args:
@@ -21,13 +28,30 @@ def status_document(plan: Plan, nodes: NodeBook, observed: Observation, absent: 
         nodes: Verdicts, last checks and overrides.
         observed: The engines' counters.
         absent: Addresses that services listen on and that are not on this machine.
+        certificates: How it stands with the files of TLS.
     """
     states = nodes.states()
-    return {
-        "site": plan.site,
-        "plan": plan.digest,
-        "services": {service.name: _service(service, nodes, states, observed, absent) for service in plan.services},
-    }
+    services = {service.name: _service(service, nodes, states, observed, absent) for service in plan.services}
+    for service in plan.services:
+        if service.routes:
+            services[service.name] |= _routed(service, services)
+        if files := {state.key: state.status() for state in certificates if state.service == service.name}:
+            services[service.name]["tls"] = files
+    return {"site": plan.site, "plan": plan.digest, "services": services}
+
+
+def _routed(service: Service, services: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what routes add: where they lead, and for a service without nodes the state that follows from there."""
+    targets = list(dict.fromkeys(route.to for route in service.routes))
+    shown: dict[str, Any] = {"routes": targets}
+    if service.nodes or services[service.name]["state"] == "waiting":
+        return shown
+    states = {name: services[name]["state"] for name in targets}
+    troubled = [f"{name} is {state}" for name, state in states.items() if state != "up"]
+    if not troubled:
+        return shown | {"state": "up", "reason": ""}
+    word = "down" if all(state == "down" for state in states.values()) else "degraded"
+    return shown | {"state": word, "reason": f"its routes lead to: {', '.join(troubled)}"}
 
 
 def _service(
@@ -75,6 +99,7 @@ def _node(node: Node, state: NodeState, count: NodeCount, known: Known | None) -
         "connections": count.connections,
         "bytes_in": count.bytes_in,
         "bytes_out": count.bytes_out,
+        "rested": count.rested,
         "check": _check(known),
     }
 

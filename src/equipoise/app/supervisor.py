@@ -7,14 +7,16 @@ engines at once.  Leaves out the process around it (`daemon.py`).
 import asyncio
 import os
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from random import SystemRandom
 from typing import Any
 
 from equipoise import __version__
+from equipoise.app.certificates import CertificateState, Expiries, watch
+from equipoise.app.converge import converge
 from equipoise.app.document import DocumentStore
-from equipoise.app.names import resolve
+from equipoise.app.inputs import Inputs, look_again, read
+from equipoise.app.learned import LearnedFile
 from equipoise.app.nodes import NodeBook
 from equipoise.app.offline import Preview
 from equipoise.app.snapshot import status_document
@@ -23,14 +25,13 @@ from equipoise.base.clock import Clock
 from equipoise.base.errors import ConfigError, EngineError, EquipoiseError
 from equipoise.base.paths import Directories
 from equipoise.base.tasks import Tasks, forever
-from equipoise.config.loading import Document, load
 from equipoise.engines.base import Engine
 from equipoise.engines.gateway.runner import GatewayEngine
 from equipoise.engines.gateway.sockets import is_local
 from equipoise.health.asking import Outcome
 from equipoise.health.catalogue import checks
-from equipoise.health.runner import HealthRunner, Question, Target
-from equipoise.plan.compile import compile_plan, names_to_resolve
+from equipoise.health.question import Question
+from equipoise.health.runner import HealthRunner, Target
 from equipoise.plan.diff import diff
 from equipoise.plan.guard import guard
 from equipoise.plan.inputs import HostFacts
@@ -54,45 +55,12 @@ from equipoise.state.events import (
 from equipoise.state.journal import Journal
 
 Announce = Callable[[dict[str, Any]], None]
-_RESOLVE_EVERY_S = 30.0
+_LOOK_AT_FACTS_EVERY_S = 30.0
+_LOOK_AT_CERTIFICATES_EVERY_S = 3600.0
+_KEEP_LEARNED_EVERY_S = 60.0
 _ADDRESSES_EVERY_S = 2.0
 _WATCH_EVERY_S = 5.0
 _NO_PLAN = Plan(site="", services=(), gateway_workers=1, drain_timeout_s=30.0, digest="")
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What a plan is compiled from."""
-
-    document: Document
-    facts: HostFacts
-
-
-async def converge(plan: Plan, running: Plan | None, engines: Sequence[Engine[Any]]) -> None:
-    """Apply one plan to every engine.
-
-    Raises: EngineError, with `running` in force again; where there is none yet, nothing is taken back.
-    """
-    staged = [(engine, engine.render(plan)) for engine in engines]
-    for engine, artifact in staged:
-        if problems := await engine.check(artifact):
-            raise EngineError("; ".join(problems))
-    try:
-        for engine, artifact in staged:
-            await engine.apply(artifact)
-    except EngineError as error:
-        if running is not None:
-            await _take_back(running, engines, error)
-        raise
-
-
-async def _take_back(running: Plan, engines: Sequence[Engine[Any]], error: EngineError) -> None:
-    """Have every engine serve what it did, and add to the error what even that could not do."""
-    for engine in engines:
-        try:
-            await engine.apply(engine.render(running))
-        except EngineError as another:
-            error.add_note(f"taking the change back: {engine.name}: {another}")
 
 
 class Supervisor:
@@ -121,6 +89,11 @@ class Supervisor:
         self._health = HealthRunner(checks(), self._tasks, clock, self._heard, random=SystemRandom())
         self._plan = _NO_PLAN
         self._inputs: Inputs | None = None
+        self._certificates: list[CertificateState] = []
+        self._expiries = Expiries()
+        self._spoiled = ""  # what is wrong with files that changed, as it was told last
+        self._learned = LearnedFile(directories.state / "learned.json")
+        self._gateway.learned = self._learned.read()
         self._absent: set[str] = set()
         self._changing = asyncio.Lock()
         self._stopping = self._telling = False
@@ -128,7 +101,7 @@ class Supervisor:
     async def start(self) -> None:
         """Take over what serves, then serve the document.  Raises: EquipoiseError; engines stay as they are."""
         inputs = await self._read(self._store.read(), str(self._store.path))
-        plan = compile_plan(inputs.document.site, inputs.facts)
+        plan = inputs.compiled()
         try:
             adopted = await self._gateway.adopt()
             self._nodes.configure(plan, self._gateway.adopted_states, forget=False)
@@ -142,7 +115,11 @@ class Supervisor:
         if self._gateway.outdated(__version__):
             await self._gateway.replace(f"it ran another version than {__version__}")
         self._tasks.spawn("watch", forever(_WATCH_EVERY_S, self._gateway.watch, self._task_failed))
-        self._tasks.spawn("names", forever(_RESOLVE_EVERY_S, self._resolve_again, self._task_failed))
+        self._tasks.spawn("facts", forever(_LOOK_AT_FACTS_EVERY_S, self._look_at_facts, self._task_failed))
+        self._tasks.spawn(
+            "certificates", forever(_LOOK_AT_CERTIFICATES_EVERY_S, self._look_at_certificates, self._task_failed)
+        )
+        self._tasks.spawn("learned", forever(_KEEP_LEARNED_EVERY_S, self._keep_learned, self._task_failed))
         self._tasks.spawn("addresses", forever(_ADDRESSES_EVERY_S, self._look_for_addresses, self._task_failed))
 
     async def fail_to_start(self) -> None:
@@ -167,6 +144,7 @@ class Supervisor:
         self._emit(SupervisorStopping(how="alone", reason=reason))
         self._gateway.leave()
         await self._tasks.cancel_all()
+        await self._keep_learned()
 
     async def stop(self, reason: str, drain_s: float) -> None:
         """Drain and stop the engines."""
@@ -175,6 +153,7 @@ class Supervisor:
         self._health.stop()
         await self._gateway.stop(drain_s)
         await self._tasks.cancel_all()
+        await self._keep_learned()
 
     def hurry(self) -> None:
         """Have a stop that is under way end at once."""
@@ -188,12 +167,13 @@ class Supervisor:
 
     async def status(self) -> dict[str, Any]:
         """Return how things stand."""
-        return status_document(self._plan, self._nodes, await self._gateway.observe(), self._absent)
+        observed = await self._gateway.observe()
+        return status_document(self._plan, self._nodes, observed, self._absent, self._certificates)
 
     async def preview(self, document: str) -> Preview:
         """Say what `document` would change.  Raises: ConfigError."""
         inputs = await self._read(document, str(self._store.path))
-        plan = compile_plan(inputs.document.site, inputs.facts)
+        plan = inputs.compiled()
         return Preview(plan.digest, diff(self._plan, plan), (*_unresolved(inputs, plan), *self._refusal(plan)))
 
     async def apply(self, document: str, *, force: bool) -> Preview:
@@ -226,14 +206,12 @@ class Supervisor:
     # Plans
 
     async def _read(self, text: str, file: str) -> Inputs:
-        document = await asyncio.to_thread(load, text, file, self._catalogue)  # a large one takes seconds
-        known = self._inputs.facts if self._inputs else HostFacts()
-        return Inputs(document, await resolve(names_to_resolve(document.site), known))
+        return await read(text, file, self._catalogue, self._inputs.facts if self._inputs else HostFacts())
 
     async def _change(self, text: str, *, force: bool, replace: bool = False) -> Preview:
         async with self._changing:
             inputs = await self._read(text, str(self._store.path))
-            plan = guard(self._plan, compile_plan(inputs.document.site, inputs.facts), force)
+            plan = guard(self._plan, inputs.compiled(), force)
             changes, running = diff(self._plan, plan), self._plan
             await converge(plan, running, self._engines)
             try:
@@ -257,6 +235,7 @@ class Supervisor:
         for warning in _unresolved_nodes(plan):
             self._emit(warning)
         await self._look_for_addresses()
+        await self._look_at_certificates()
 
     def _remember(self, plan: Plan) -> None:
         try:
@@ -272,19 +251,40 @@ class Supervisor:
             return (str(error),)
         return ()
 
-    async def _resolve_again(self) -> None:
-        """Follow names that have moved."""
+    async def _look_at_facts(self) -> None:
+        """Follow names that have moved and certificates that were renewed."""
         inputs = self._inputs
         if inputs is None or self._stopping:
             return
-        facts = await resolve(names_to_resolve(inputs.document.site), inputs.facts)
-        if facts == inputs.facts:
+        now, spoiled = await look_again(inputs)
+        if spoiled is not None and str(spoiled) != self._spoiled:
+            self._emit(TaskHindered(task="renewed files", reason=f"{spoiled}; what they held before goes on"))
+        whole_again = bool(self._spoiled) and spoiled is None  # a gateway that started meanwhile has nothing of them
+        self._spoiled = "" if spoiled is None else str(spoiled)
+        if now.facts == inputs.facts and not whole_again:
             return
         async with self._changing:
-            if self._inputs is inputs:  # else another document came in the meantime, with its own names
-                plan = compile_plan(inputs.document.site, facts)
+            if self._inputs is inputs:  # else another document came in the meantime, with its own facts
+                plan = now.compiled()
                 await converge(plan, self._plan, self._engines)
-                await self._in_force(plan, Inputs(inputs.document, facts))
+                await self._in_force(plan, now)
+
+    async def _look_at_certificates(self) -> None:
+        """See how long certificates are good for, and speak of those that end soon."""
+        now_s = self._clock.wall()
+        self._certificates = await asyncio.to_thread(watch, self._plan, now_s)
+        for event in self._expiries.due(self._certificates, now_s):
+            self._emit(event)
+
+    async def _keep_learned(self) -> None:
+        """Write down what gateways have learned, of services that there still are."""
+        names = {service.name for service in self._plan.services}
+        self._gateway.learned = {name: means for name, means in self._gateway.learned.items() if name in names}
+        try:
+            self._learned.keep(self._gateway.learned)
+        except OSError as error:
+            reason = f"what was learned of calling AEs could not be kept: {error.strerror}; make room"
+            self._emit(TaskHindered(task="learned", reason=reason))
 
     async def _look_for_addresses(self) -> None:
         """Find out which addresses are on this machine; `waiting` is shown until they are."""
@@ -351,9 +351,7 @@ def _targets(plan: Plan) -> list[Target]:
         Target(
             service=service.name,
             node=node.name,
-            question=Question.of(
-                service.check, service.health, node.host, node.port or service.listen[0].port, node.address
-            ),
+            question=Question.of(service, node),
             rise=service.health.rise,
             fall=service.health.fall,
         )

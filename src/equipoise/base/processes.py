@@ -30,6 +30,22 @@ def start_detached(
         )
 
 
+def start_closed(command: Sequence[str], output: int, environment: Mapping[str, str]) -> Process:
+    """Start `command` in its own session at `/`, without input, printing into the descriptor `output`.
+
+    It has no other descriptor of ours and no other environment.  Raises: OSError.
+    """
+    return subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        cwd="/",
+        env=dict(environment),
+        start_new_session=True,
+    )
+
+
 def start_ready(
     command: Sequence[str], log: Path, timeout_s: float, environment: Mapping[str, str] | None = None
 ) -> tuple[Process, bytes]:

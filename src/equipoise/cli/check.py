@@ -50,10 +50,13 @@ def check(
 
 
 def _checked(text: str, file: str) -> tuple["Site", list[Problem]]:
+    from equipoise.app.certificates import problems
     from equipoise.app.wiring import catalogue
     from equipoise.config.loading import load
 
     document = load(text, file, catalogue())
+    if wrong := problems(document):
+        raise ConfigError(wrong)
     return document.site, unresolved(document)
 
 

@@ -24,6 +24,7 @@ _STYLE = {
     "disabled": "yellow",
     "down": "red",
 }
+_EXPIRING_DAYS = 30  # as the events have it
 _WORST_FIRST = ("down", "waiting", "degraded", "up")
 
 Document = dict[str, Any]
@@ -71,9 +72,22 @@ def _wrong(name: str, service: Document, now_s: float) -> Iterator[Text]:
             (f"{printable(name)} is {service['state'].upper()}", f"bold {_STYLE.get(service['state'], 'red')}"),
             f": {printable(_why(service))}",
         )
+    for key, file in service.get("tls", {}).items():
+        if (said := _certificate_trouble(file)) is not None:
+            yield Text(f"  {printable(f'{name} {key}: {said}')}", style="yellow")
     for node_name, node in service["nodes"].items():
         for said in _node_trouble(f"{name}/{node_name}", service, node, now_s):
             yield Text(f"  {printable(said)}")
+
+
+def _certificate_trouble(file: Document) -> str | None:
+    if file.get("problem"):
+        return f"{file['problem']}"
+    days = file["days_left"]
+    if days is None or days >= _EXPIRING_DAYS:
+        return None
+    when = f"ended {-days} days ago" if days < 0 else f"ends in {days} days"
+    return f"the certificate {when} ({file['path']}); have it renewed and put in its place, it is taken up by itself"
 
 
 def _why(service: Document) -> str:
@@ -86,6 +100,8 @@ def _why(service: Document) -> str:
 
 
 def _node_trouble(key: str, service: Document, node: Document, now_s: float) -> Iterator[str]:
+    if node.get("rested"):
+        yield f"{key} is rested for failures in its traffic: {node['rested']}"
     if node["state"] in {"drain", "disabled"}:
         word = "drained" if node["state"] == "drain" else "disabled"
         yield f"{key} was {word} by an operator; `equipoise node enable {key}` takes that back"
@@ -106,14 +122,15 @@ def _target(service: Document, node: Document) -> str:
     if split_port(node["address"])[1] is not None:
         return str(node["address"])
     host = f"[{node['address']}]" if ":" in node["address"] else node["address"]
-    return f"{host}:{service['listen'][0].rpartition(':')[2]}"
+    port = service["listen"][0].rpartition(":")[2] if service["listen"] else "PORT"  # behind routes only clients know
+    return f"{host}:{port}"
 
 
 def _service_line(name: str, service: Document) -> Text:
     state = service["state"]
     return Text.assemble(
         (printable(name), "bold"),
-        f"  {service['protocol']}  {', '.join(service['listen'])}  ",
+        f"  {service['protocol']}  {', '.join(service['listen']) or 'by routes'}  ",
         (state.upper() if state != "up" else "up", f"bold {_STYLE.get(state, 'red')}"),
         f"  {service['connections']} open",
     )
@@ -131,7 +148,7 @@ def _node_table(service: Document, now_s: float) -> Table:
         table.add_row(
             Text(printable(name)),
             Text(printable(node["address"])),
-            Text(node["state"], style=_STYLE.get(node["state"], "red")),
+            _state_text(node),
             str(node["weight"]),
             str(node["connections"]),
             format_size(node["bytes_in"]),
@@ -139,6 +156,12 @@ def _node_table(service: Document, now_s: float) -> Table:
             _check_text(node["check"], now_s),
         )
     return table
+
+
+def _state_text(node: Document) -> Text:
+    if node["state"] == "up" and node.get("rested"):
+        return Text("up, rested", style="yellow")
+    return Text(node["state"], style=_STYLE.get(node["state"], "red"))
 
 
 def _check_text(check: Document | None, now_s: float) -> Text:

@@ -3,7 +3,7 @@
 Source: docs/reference/configuration.md is generated from these models.
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
@@ -21,12 +21,21 @@ def _bytes(value: object) -> object:
     return parse_size(value) if isinstance(value, str) else value
 
 
+_DURATION_SCHEMA = {"type": "string", "pattern": r"^\d{1,12}(\.\d{1,6})? ?(ms|s|m|h|d)$", "title": "duration"}
+
 Duration = Annotated[
     float,
     BeforeValidator(_seconds, json_schema_input_type=str),
     Field(gt=0, le=YEAR_S),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^\d{1,12}(\.\d{1,6})? ?(ms|s|m|h|d)$", "title": "duration"}),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
+DurationOrZero = Annotated[
+    float,
+    BeforeValidator(_seconds, json_schema_input_type=str),
+    Field(ge=0, le=YEAR_S),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(_DURATION_SCHEMA),
 ]
 Size = Annotated[
     int,
@@ -47,6 +56,7 @@ class Strict(BaseModel):
 class CheckParams(Strict):
     """The settings that every health check has; each check adds its own."""
 
+    NEEDS_SERVICE: ClassVar[bool] = False  # whether the answer may differ from service to service
     interval: Duration = 5.0
     """Time between two checks of a node."""
     timeout: Duration = 3.0
@@ -59,3 +69,5 @@ class CheckParams(Strict):
     """The port to check, where it is not the node's own."""
     source_address: SourceAddress | None = None
     """The address to check from, where the machine has several."""
+    tls: bool | None = None
+    """Whether the check speaks TLS.  By default as `node_tls` says, and plain where `port` is not the nodes' own."""

@@ -4,13 +4,13 @@ Leaves out what needs the machine or the network: whether an address is here, a 
 Each finding has the path of the value that is easiest to change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from equipoise.base.units import format_duration
 from equipoise.config.base import CheckParams
 from equipoise.config.fields import IpAddress, numeric, split_port
-from equipoise.config.models import Listener, Service, Site
+from equipoise.config.models import Listener, Route, Service, Site, nearest
 
 # Checks of one node never overlap: a timeout longer than the interval delays the next one, ten times make it a fiction.
 MOST_INTERVALS_IN_TIMEOUT = 10
@@ -26,9 +26,15 @@ class Finding:
     message: str
 
 
-def findings(site: Site) -> Iterator[Finding]:
-    """Yield every rule between keys that the site breaks."""
+def findings(site: Site, written: Collection[str] = ()) -> Iterator[Finding]:
+    """Yield every rule between keys that the site breaks.
+
+    Args:
+        site: What is checked.
+        written: Names of services that the document has beside these; they are wrong in themselves.
+    """
     yield from _ports_used_twice(site)
+    yield from _routes(site, written)
     for name, service in site.services.items():
         for finding in _service(service):
             yield Finding(("services", name, *finding.path), finding.message)
@@ -37,6 +43,7 @@ def findings(site: Site) -> Iterator[Finding]:
 def _service(service: Service) -> Iterator[Finding]:
     yield from _needless_ports(service)
     yield from _pool(service)
+    yield from _tls(service)
     yield from _loops(service)
     yield from _health(service)
     yield from _setup(service)
@@ -71,13 +78,57 @@ def _same_place(one: str, other: str) -> bool:
 
 
 def _needless_ports(service: Service) -> Iterator[Finding]:
-    if "ports" in service.model_fields_set and all(split_port(text)[1] for text in service.listen):
+    if "ports" in service.model_fields_set and not service.listen:
+        yield Finding(("ports",), "has no effect: the service has no address; take it out, or add listen")
+    elif "ports" in service.model_fields_set and all(split_port(text)[1] for text in service.listen):
         yield Finding(("ports",), "has no effect: every address of listen names its port; take one of the two out")
 
 
 def _pool(service: Service) -> Iterator[Finding]:
-    if all(node.backup for node in service.nodes.values()):
+    if not service.nodes and not service.routes:
+        yield Finding(("nodes",), "has no node and no routes, so it can serve nobody; add a node")
+    elif service.nodes and all(node.backup for node in service.nodes.values()):
         yield Finding(("nodes",), "all nodes are backups, so nothing is backed up; leave backup out for at least one")
+
+
+def _routes(site: Site, written: Collection[str]) -> Iterator[Finding]:
+    targets = {route.to for service in site.services.values() for route in service.routes}
+    for name, service in site.services.items():
+        for number, route in enumerate(service.routes):
+            if route.to in written and route.to not in site.services:
+                continue
+            for key, message in _route(site, route):
+                yield Finding(("services", name, "routes", number, *key), message)
+        if not service.listen and name not in targets and not written:
+            message = "missing: nobody can reach this service; add an address, or a route of another service to it"
+            yield Finding(("services", name, "listen"), message)
+
+
+def _route(site: Site, route: Route) -> Iterator[tuple[tuple[str, ...], str]]:
+    target = site.services.get(route.to)
+    if target is None:
+        yield ("to",), f"there is no service {route.to!r}; {nearest(route.to, site.services)}"
+    elif not target.nodes:
+        yield ("to",), f"the service {route.to!r} has no nodes; name one that has, since routes do not lead on"
+    if not (route.called_ae or route.calling_ae or route.service or route.from_):
+        yield (), "has no condition; add called_ae, calling_ae, service or from, or leave the route out"
+
+
+def _tls(service: Service) -> Iterator[Finding]:
+    ports = {listener.port for listener in service.listeners}
+    for number in service.tls.ports if service.tls else ():
+        if number not in ports:
+            said = ", ".join(map(str, sorted(ports))) or "none"
+            yield Finding(("tls", "ports"), f"{number} is not a port of this service, which has {said}")
+    if service.tls and not service.listen:
+        yield Finding(("tls",), "has no effect: the service has no address; put it where the clients arrive")
+    if service.node_tls and service.node_tls.key and not service.node_tls.cert:
+        yield Finding(("node_tls", "key"), "belongs to a certificate; add cert, or leave the key out")
+    if service.proxy_protocol.accept and not service.allow_from:
+        yield Finding(
+            ("proxy_protocol", "accept"),
+            "anybody could claim to be anyone; write the outer balancer's address into allow_from",
+        )
 
 
 def _loops(service: Service) -> Iterator[Finding]:
@@ -103,6 +154,10 @@ def _calls(host: str, listener: str) -> bool:
 
 def _health(service: Service) -> Iterator[Finding]:
     health: CheckParams = service.health
+    for name, node in service.nodes.items():
+        if not service.listen and not health.port and split_port(node.address)[1] is None:
+            message = f"{node.address!r} names no port, and this service has none of its own; write ADDRESS:PORT"
+            yield Finding(("nodes", name, "address"), message)
     if not SHORTEST_INTERVAL_S <= health.interval <= LONGEST_INTERVAL_S:
         yield Finding(
             ("health", "interval"),

@@ -142,6 +142,18 @@ def _source_address(text: str) -> str:
     return str(address)
 
 
+def _file_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} is not a whole path; write it from the root, such as /etc/equipoise/pacs.pem")
+    return text
+
+
+def _host_name(text: str) -> str:
+    if numeric(text) is None:
+        _check_host_name(text, text)
+    return text
+
+
 def _ae_pattern(text: str) -> str:
     return _ae_title(text)  # `*` and `?` are allowed in a title as well, here they stand for other characters
 
@@ -155,6 +167,14 @@ AeTitlePattern = Annotated[
 ]
 Name = Annotated[
     str, AfterValidator(_name), WithJsonSchema({"type": ["string", "number"], "pattern": NAME_PATTERN, "title": "name"})
+]
+FilePath = Annotated[
+    str, AfterValidator(_file_path), WithJsonSchema({"type": "string", "pattern": "^/", "title": "path of a file"})
+]
+HostName = Annotated[
+    str,
+    AfterValidator(_host_name),
+    WithJsonSchema({"type": "string", "pattern": r"^\S{1,253}$", "title": "host name or IP address"}),
 ]
 CidrText = Annotated[
     str,

@@ -5,19 +5,21 @@ Leaves out files and directories: the text is handed in.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from equipoise.base.errors import ConfigError, Problem
-from equipoise.config.base import CheckParams
+from equipoise.config.base import Strict
 from equipoise.config.crosscheck import findings
 from equipoise.config.models import Catalogue, Site, site_model
 from equipoise.config.sentences import sentence
 from equipoise.config.tree import Path, Place, Tree, read_tree
 
 MOST_PROBLEMS = 100  # more help nobody; the rest is counted
+
+Settings = TypeVar("Settings", bound=Strict)
 
 _AT_KEY = ("extra_forbidden", "invalid_key")
 
@@ -58,8 +60,11 @@ def load(text: str, file: str, catalogue: Catalogue) -> Document:
     return Document(site, file, tree.values)
 
 
-def check_settings(model: type[CheckParams], settings: Mapping[str, object]) -> CheckParams:
-    """Return a check's settings, given one by one.  Raises: ConfigError, whose paths are the settings' names."""
+def check_settings(model: type[Settings], settings: Mapping[str, object]) -> Settings:
+    """Return the settings of one model, such as a check's, given one by one.
+
+    Raises: ConfigError, whose paths are the settings' names.
+    """
     try:
         return model.model_validate(settings)
     except ValidationError as error:
@@ -93,7 +98,8 @@ def _sound_part(model: type[Site], data: dict[str, object], errors: list[ErrorDe
 
 
 def _rules_broken(site: Site, tree: Tree, file: str) -> Iterator[Problem]:
-    for finding in findings(site):
+    services = [path[1] for path in tree.values if path[:1] == ("services",) and len(path) == 2]
+    for finding in findings(site, [str(name) for name in services if name not in site.services]):
         path, place = _resolve(finding.path, tree)
         yield Problem(file, place.line, place.column, path, finding.message)
 
@@ -115,11 +121,14 @@ def _resolve(parts: Path, tree: Tree, *, at_key: bool = False) -> tuple[str, Pla
     """
     path: Path = ()
     below: Any = tree.data
+    tag_may_follow = True
     for part in parts:
         at_key = at_key or part == "[key]"
-        if (*path, part) in tree.values:
-            path, below = (*path, part), below[part]
-        elif isinstance(below, dict) and part not in ("[key]", below.get("check")):
+        if tag_may_follow and isinstance(below, dict) and part == below.get("check"):
+            tag_may_follow = False  # the check `tls` has a key `tls`, which would follow behind its tag
+        elif (*path, part) in tree.values:
+            path, below, tag_may_follow = (*path, part), below[part], True
+        elif isinstance(below, dict) and part != "[key]":
             path, below = (*path, part), None
     place = tree.keys.get(path) if at_key else None
     return ".".join(map(str, path)), place or _nearest_place(tree.values, path)

@@ -9,27 +9,28 @@ Source: the timers are those of DICOM PS3.8 section 9.1.4 (ARTIM) and ours; a re
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
 from types import GenericAlias
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
 
-from equipoise.config.base import CheckParams, Duration, Port, Size, Strict
+from equipoise.config.base import CheckParams, Duration, DurationOrZero, Port, Size, Strict
 from equipoise.config.fields import (
     AeTitle,
     AeTitlePattern,
     CidrText,
+    FilePath,
+    HostName,
     ListenAddress,
     Name,
     NodeAddress,
     SourceAddress,
     split_port,
 )
+from equipoise.config.health import health_field, named
 
 DICOM_PORT = 104  # PS3.8 section 9.1.1
-LATER_BALANCES = ("least_work", "source_hash")
+SERVICE_WORDS = ("store", "query", "retrieve", "worklist", "mpps", "commitment")
 
 Connections = Annotated[int, Field(ge=1, le=1_000_000)]  # beyond what one machine holds open
 
@@ -74,12 +75,26 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _sent_version(value: object) -> object:
+    return {"send": value} if isinstance(value, str) else value
+
+
 class Listener(NamedTuple):
     """One socket of a service; `entry` is the place of its address in `listen`."""
 
     host: str
     port: int
     entry: int
+
+
+ServiceWord = Annotated[str, *_word(SERVICE_WORDS)]
+TlsVersion = Annotated[
+    str,
+    *_word(
+        ("1.2", "1.3"),
+        refused=dict.fromkeys(("1.0", "1.1"), "is broken and refused by BCP 195 (RFC 8996); write 1.2 or 1.3"),
+    ),
+]
 
 
 class Node(Strict):
@@ -141,6 +156,79 @@ class Dicom(Strict):
     """The longest association request or answer; real ones have up to 21 kB."""
 
 
+class Route(Strict):
+    """Which association requests go to the pool of another service: those that meet every condition given here."""
+
+    model_config = ConfigDict(title="Route")
+
+    called_ae: Annotated[tuple[AeTitlePattern, ...], _one_or_more(AeTitlePattern)] = ()
+    """Called AE titles; `*` stands for any text, `?` for one character."""
+    calling_ae: Annotated[tuple[AeTitlePattern, ...], _one_or_more(AeTitlePattern)] = ()
+    """Calling AE titles, written likewise."""
+    service: Annotated[tuple[ServiceWord, ...], _one_or_more(ServiceWord)] = ()
+    """What is asked for, read from the presentation contexts: `store`, `query`, `retrieve`, `worklist`, `mpps`,
+    `commitment`."""
+    from_: Annotated[tuple[CidrText, ...], _one_or_more(CidrText), Field(alias="from")] = ()
+    """Networks that the client is in."""
+    to: Name
+    """The service whose pool takes the association: its nodes, balance, persistence, limits and health."""
+
+
+class Tls(Strict):
+    """TLS to senders, by the rules of BCP 195 (DICOM PS3.15 annex B.12): TLS 1.2 and 1.3."""
+
+    cert: FilePath
+    """PEM file with the certificate of this balancer, and behind it those that lead to the authority."""
+    key: FilePath | None = None
+    """PEM file with its private key; by default it stands in `cert` too."""
+    client_ca: FilePath | None = None
+    """PEM file of the authorities whose client certificates are let in.  Without it none is asked for."""
+    min_version: TlsVersion = "1.2"
+    """The oldest version of TLS that is spoken: `1.2` or `1.3`."""
+    ports: Annotated[tuple[Port, ...], _one_or_more(Port)] = ()
+    """Those of the service's ports that speak TLS; the others stay plain, for old modalities.  Empty: all."""
+
+
+class NodeTls(Strict):
+    """TLS to nodes, and to their checks."""
+
+    ca: FilePath | None = None
+    """PEM file of the authorities that nodes' certificates are checked with.  By default the system's."""
+    verify: Annotated[str, *_word(("name", "authority", "none"))] = "name"
+    """`name`: certificate of a known authority, for the node's name or address; `authority`: whatever its name;
+    `none`: any certificate, which protects against listeners but not against impostors."""
+    server_name: HostName | None = None
+    """The name that nodes' certificates are for, where it is not what `address` says."""
+    cert: FilePath | None = None
+    """PEM file with the certificate that this balancer shows to nodes which ask for one."""
+    key: FilePath | None = None
+    """PEM file with its private key; by default it stands in `cert` too."""
+    min_version: TlsVersion = "1.2"
+    """The oldest version of TLS that is spoken: `1.2` or `1.3`."""
+
+
+class ProxyProtocol(Strict):
+    """The PROXY protocol: a line in front of the traffic that says who the client is."""
+
+    send: Annotated[str, *_word(("none", "v1", "v2"))] = "none"
+    """What nodes are sent; they must expect it."""
+    accept: bool = False
+    """Whether clients come through another balancer that sends it; `allow_from` then names that balancer alone."""
+
+
+class PassiveHealth(Strict):
+    """When a node is rested for failures in its traffic: refused connections, aborts, A7xx, slow responses."""
+
+    failures: Annotated[int, Field(ge=0, le=1000)] = 5
+    """So many associations that failed at the node within `within`, and at least half of all there.  0: never."""
+    within: Duration = 30.0
+    """The time that is looked back over."""
+    rest: Duration = 10.0
+    """How long the node gets no new associations, the first time; each time in a row twice as long."""
+    slow_response: Duration = 60.0
+    """A response later than this after the last byte of its request is a failure; C-MOVE and C-GET may take longer."""
+
+
 class Gateway(Strict):
     """The processes that carry DICOM."""
 
@@ -152,12 +240,7 @@ class Service(Strict):
     """One virtual service: addresses, ports, a protocol and a pool of nodes."""
 
     LATER: ClassVar[Mapping[str, str]] = {
-        "routes": "write a service for each pool, each with its own address or port",
-        "slow_start": "a node that returns takes its full share at once; lower its weight by hand for a while",
         "on_down": "what is open on a node that is down goes on until it ends",
-        "tls": "put a TLS terminator in front of the service",
-        "node_tls": "nodes are reached without TLS",
-        "proxy_protocol": "nodes see this balancer's address; source_address sets it",
         "timeouts": "those of DICOM stand under dicom",
         "hl7": "this version carries dicom",
         "http": "this version carries dicom",
@@ -166,8 +249,9 @@ class Service(Strict):
     """What the service speaks."""
     mode: Annotated[str, *_word(("l7_snat",), later=("l4_dr", "l4_nat"))] = "l7_snat"
     """How traffic travels: `l7_snat` ends the client's connection here and opens another one to the node."""
-    listen: Annotated[tuple[ListenAddress, ...], Field(min_length=1), _one_or_more(ListenAddress)]
-    """One address of this balancer, or a list: `ADDRESS`, `ADDRESS:PORT`; IPv6 in quotes, `'[IPv6]:PORT'`."""
+    listen: Annotated[tuple[ListenAddress, ...], _one_or_more(ListenAddress)] = ()
+    """One address of this balancer, or a list: `ADDRESS`, `ADDRESS:PORT`; IPv6 in quotes, `'[IPv6]:PORT'`.  A service
+    that only routes of others lead to has none."""
     ports: Annotated[tuple[Port, ...], Field(min_length=1), _one_or_more(Port)] = (DICOM_PORT,)
     """The ports of every address in `listen` that names none."""
     balance: str
@@ -176,12 +260,29 @@ class Service(Strict):
     """How a client finds the node again that it had before."""
     health: CheckParams
     """How nodes are checked: the name of a check, and its settings."""
-    nodes: Annotated[dict[Name, Node], Field(min_length=1)]
-    """The pool, by name; at least one node that is not a backup."""
+    nodes: dict[Name, Node] = Field(default_factory=dict)
+    """The pool, by name; at least one node that is not a backup.  A service that only routes has none."""
+    routes: tuple[Route, ...] = ()
+    """Requests that go to the pool of another service: the first route that takes a request has it, and what no route
+    takes stays here."""
+    tls: Tls | None = None
+    """TLS to senders.  By default connections are plain."""
+    node_tls: NodeTls | None = None
+    """TLS to nodes.  By default connections are plain."""
+    proxy_protocol: Annotated[
+        ProxyProtocol, BeforeValidator(_sent_version, json_schema_input_type=str | ProxyProtocol)
+    ] = ProxyProtocol()
+    """The PROXY protocol: `v1` or `v2` is what nodes are sent."""
     allow_from: Annotated[tuple[CidrText, ...], _one_or_more(CidrText)] = ()
     """Networks whose clients are let in.  Empty: all."""
     max_connections: Connections | None = None
     """Associations open at once, over all nodes; more wait.  No limit by default."""
+    max_per_source: Connections | None = None
+    """Connections open at once from one IP address; more are rejected.  No limit by default."""
+    slow_start: DurationOrZero = 30.0
+    """How long a node that is new or returns takes to reach its full share of new associations; 0s: none."""
+    passive_health: PassiveHealth = PassiveHealth()
+    """When a node is rested for failures in its traffic."""
     queue_wait: Duration = 5.0
     """How long an association waits for a node below its limit before it is rejected."""
     source_address: SourceAddress | None = None
@@ -201,10 +302,8 @@ class Service(Strict):
     @property
     def check(self) -> tuple[str, CheckParams]:
         """Return the name of the health check and its settings, as the check itself defines them."""
-        settings = dict(self.health)
-        name = str(settings.pop("check"))
-        params = next(kind for kind in type(self.health).__mro__[1:] if issubclass(kind, CheckParams))
-        return name, params.model_construct(**settings)
+        part = named(self.health)
+        return part.check, part.params
 
 
 class Site(Strict):
@@ -236,8 +335,7 @@ def default_balance(protocol: str, balances: frozenset[str]) -> str:
 
 def site_model(catalogue: Catalogue) -> type[Site]:
     """Return the model of a site for these checks and balances."""
-    later = [name for name in LATER_BALANCES if name not in catalogue.balances]
-    balance: Any = Annotated[str, *_word(catalogue.balances, later)]
+    balance: Any = Annotated[str, *_word(catalogue.balances)]
     service = create_model(
         "Service",
         __base__=Service,
@@ -248,7 +346,7 @@ def site_model(catalogue: Catalogue) -> type[Site]:
                 default_balance("dicom", catalogue.balances), description=Service.model_fields["balance"].description
             ),
         ),
-        health=_health_field(catalogue.checks),
+        health=health_field(catalogue.checks, Service.model_fields["health"].description),
     )
     services: Any = Annotated[dict[Name, service], Field(min_length=1)]
     return create_model(
@@ -256,29 +354,4 @@ def site_model(catalogue: Catalogue) -> type[Site]:
         __base__=Site,
         __doc__=Site.__doc__,
         services=(services, Field(description=Site.model_fields["services"].description)),
-    )
-
-
-def _health_field(checks: Mapping[str, type[CheckParams]]) -> tuple[Any, Any]:
-    members = {name: _member(name, params) for name, params in sorted(checks.items())}
-    kind: Any = reduce(or_, members.values())
-    description = Service.model_fields["health"].description
-    discriminator = "check" if len(members) > 1 else None
-    if (tcp := members.get("tcp")) is None:
-        return kind, Field(discriminator=discriminator, description=description)
-    return kind, Field(
-        default_factory=lambda: tcp(check="tcp"),
-        discriminator=discriminator,
-        description=description,
-        json_schema_extra={"default": {"check": "tcp"}},
-    )
-
-
-def _member(name: str, params: type[CheckParams]) -> Any:
-    check: Any = Literal[name]
-    return create_model(
-        f"Check_{name}",
-        __base__=params,
-        __doc__=f"The health check `{name}` and its settings.",
-        check=(check, Field(description="The name of the health check.")),
     )

@@ -43,8 +43,8 @@ def reference(catalogue: Catalogue) -> str:
     schema = json_schema(catalogue)
     parts = [_INTRODUCTION, *_section("The document", schema, schema)]
     checks = sorted(name for name in schema["$defs"] if name.startswith("Check_"))
-    for name in ("Gateway", "Service", "Node", "Persistence", "Dicom"):
-        parts += _section(f"`{_KEY_OF[name]}`", schema["$defs"][name], schema)
+    for name, key in _KEY_OF.items():
+        parts += _section(f"`{key}`", schema["$defs"][name], schema)
     for name in checks:
         parts += _section(f"`health`, with `check: {name.removeprefix('Check_')}`", schema["$defs"][name], schema)
     return "\n".join(parts)
@@ -69,6 +69,11 @@ _KEY_OF = {
     "Service": "services.NAME",
     "Node": "services.NAME.nodes.NAME",
     "Persistence": "services.NAME.persistence",
+    "Route": "services.NAME.routes",
+    "Tls": "services.NAME.tls",
+    "NodeTls": "services.NAME.node_tls",
+    "ProxyProtocol": "services.NAME.proxy_protocol",
+    "PassiveHealth": "services.NAME.passive_health",
     "Dicom": "services.NAME.dicom",
 }
 _INTRODUCTION = """# Configuration: `site.yaml`
@@ -144,6 +149,8 @@ def _plain_type(value: dict[str, Any]) -> str:
     match value.get("type"):
         case "integer" if "maximum" in value:
             return f"{value.get('minimum', 0)} to {value['maximum']}"
+        case "array" if "discriminator" in value.get("items", {}):
+            return "list of checks"
         case "array":
             return f"list of {_type(value.get('items', {}))}"
         case "boolean":

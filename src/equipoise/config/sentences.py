@@ -129,7 +129,8 @@ def _unknown_key(path: tuple[str | int, ...], model: type[BaseModel]) -> str:
     later: Mapping[str, str] = getattr(owner, "LATER", {})
     if key in later:
         return f"comes with a later version; for now, {later[key]}"
-    return f"unknown key; {nearest(key, owner.model_fields)}"
+    known = [field.alias or name for name, field in owner.model_fields.items()]
+    return f"unknown key; {nearest(key, known)}"
 
 
 def model_at(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel]:
@@ -149,6 +150,8 @@ def model_at(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseMo
 
 
 def _checks_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    if isinstance(path[-1], int):  # an entry of a list of checks
+        path = path[:-1]
     field = model_at(model, path[:-1]).model_fields[str(path[-1])]
     return [tag for each in _models_in(field.annotation) for tag in _tags_of(each)]
 

@@ -12,12 +12,16 @@ Artifact = TypeVar("Artifact")
 
 @dataclass(frozen=True, slots=True)
 class NodeCount:
-    """What an engine counted at one node.  Bytes in came from clients, bytes out from the node."""
+    """What an engine counted at one node.  Bytes in came from clients, bytes out from the node.
+
+    `rested` says why the engine gives it no new work for a while, or is None.
+    """
 
     connections: int = 0
     associations: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    rested: str | None = None
 
     def __add__(self, other: "NodeCount") -> "NodeCount":
         return NodeCount(
@@ -25,6 +29,7 @@ class NodeCount:
             self.associations + other.associations,
             self.bytes_in + other.bytes_in,
             self.bytes_out + other.bytes_out,
+            self.rested or other.rested,
         )
 
 

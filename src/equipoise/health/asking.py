@@ -1,13 +1,15 @@
-"""Run one check once: connect, talk, and hold the deadline.  Everything that a node can do wrong becomes an outcome."""
+"""Ask one question once: connect, talk, and hold the deadline.  Everything that a node can do wrong is an outcome."""
 
 import asyncio
+import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from equipoise.base.clock import Clock
 from equipoise.base.errors import PeerError
-from equipoise.config.base import CheckParams
-from equipoise.health.base import Check, Result
-from equipoise.health.dialling import StreamLink, addresses, dial, plain
+from equipoise.health.base import Check, Probe, Result, Visit
+from equipoise.health.dialling import StreamLink, addresses, connect, open_link, plain
+from equipoise.health.question import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,46 +28,66 @@ class Outcome:
     took_ms: float
 
 
-async def ask(check: Check, params: CheckParams, host: str, port: int, clock: Clock) -> Outcome:
-    """Run `check` once; `host` is an address or a name.
+async def ask(question: Question, catalogue: Mapping[str, Check], clock: Clock) -> Outcome:
+    """Ask once.
 
     Raises: EquipoiseError where this machine cannot ask, which says nothing of the node; what else a check raises but
     PeerError and OSError is its bug.
     """
     began_s = clock.monotonic()
-    result = await _converse(check, params, host, port)
+    result = await _Asking(catalogue, clock).answer(question, question.params.timeout)
     return Outcome(result.ok, result.reason, clock.wall(), (clock.monotonic() - began_s) * 1000)
 
 
-async def _converse(check: Check, params: CheckParams, host: str, port: int) -> Result:
-    link: StreamLink | None = None
-    try:
-        async with asyncio.timeout(params.timeout) as limit:
-            link = await _dial_any(host, port, params.source_address)
-            return await check.probe(link, params)
-    except PeerError as error:
-        return Result.failed(str(error))
-    except OSError as error:  # TimeoutError is one: the deadline's, or the kernel's
-        return Result.failed(_too_late(link, params.timeout) if limit.expired() else plain(error))
-    finally:
-        if link is not None:
-            await link.close()
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    catalogue: Mapping[str, Check]
+    clock: Clock
 
+    async def answer(self, question: Question, timeout_s: float) -> Result:
+        """Return the answer within the time, for a question or a part of one."""
+        check = self.catalogue[question.check]
+        if check.visit is not None:
+            return await check.visit(Visit(question, timeout_s, self.answer), question.params)
+        if check.probe is None:
+            raise ValueError(f"check {check.name!r} has neither probe nor visit; give it one")
+        return await self._converse(check.probe, question, timeout_s)
 
-async def _dial_any(host: str, port: int, source_address: str | None) -> StreamLink:
-    """Connect to the first address of `host` that takes it.  Raises: PeerError of the last one."""
-    failure = PeerError(f"{host} has no address")
-    for address in await addresses(host, port):
+    async def _converse(self, probe: Probe, question: Question, timeout_s: float) -> Result:
+        reached: socket.socket | None = None
+        link: StreamLink | None = None
         try:
-            return await dial(address, port, source_address)
+            async with asyncio.timeout(timeout_s) as limit:
+                reached = await _reach(question)
+                link = await open_link(reached, question.tls, question.proxy, timeout_s, self.clock)
+                return await probe(link, question.params)
+        except PeerError as error:
+            return Result.failed(str(error))
+        except OSError as error:  # TimeoutError is one: the deadline's, or the kernel's
+            late = limit.expired()
+            return Result.failed(_too_late(reached, link, timeout_s) if late else plain(error))
+        finally:
+            if link is not None:
+                await link.close()
+
+
+async def _reach(question: Question) -> socket.socket:
+    """Connect to the first address of the host that takes it.  Raises: PeerError of the last one."""
+    host = question.host or question.name
+    failure = PeerError(f"{host} has no address")
+    for address in await addresses(host, question.port):
+        try:
+            return await connect(address, question.port, question.params.source_address)
         except PeerError as error:
             failure = error
     raise failure
 
 
-def _too_late(link: StreamLink | None, timeout_s: float) -> str:
+def _too_late(reached: socket.socket | None, link: StreamLink | None, timeout_s: float) -> str:
+    if reached is None:
+        return f"no answer within {timeout_s:.3g} s"
     if link is None:
-        return f"no answer within {timeout_s:g} s"
+        return f"connected, but no TLS within {timeout_s:.3g} s; does the node speak TLS on this port?"
     if link.received_bytes == 0:
-        return f"connected, but no answer within {timeout_s:g} s"
-    return f"connected, but no whole answer within {timeout_s:g} s, only {link.received_bytes} bytes"
+        return f"connected, but no answer within {timeout_s:.3g} s"
+    return f"connected, but no whole answer within {timeout_s:.3g} s, only {link.received_bytes} bytes"

@@ -8,10 +8,17 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 from ipaddress import ip_address
 
+from equipoise.base.clock import Clock
 from equipoise.base.errors import EquipoiseError, PeerError
+from equipoise.base.tls_problems import handshake_problem
 from equipoise.config.fields import numeric
+from equipoise.health.base import TlsSession
+from equipoise.health.securing import security, session
+from equipoise.plan.model import Endpoint, NodeTls
+from equipoise.proto import proxy_protocol
 
 _CHUNK_BYTES = 64 * 1024
 _OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -35,11 +42,24 @@ class StreamLink:
         received_bytes: What has come from the node so far.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, clock: Clock) -> None:
         self._reader = reader
         self._writer = writer
+        self._clock = clock
         self._buffer = bytearray()
         self.received_bytes = 0
+
+    @property
+    def peer(self) -> str:
+        """Whom it leads to, as ADDRESS:PORT."""
+        host, port = self._writer.get_extra_info("peername")[:2]
+        return str(Endpoint(host, port))
+
+    @property
+    def tls(self) -> TlsSession | None:
+        """What TLS came to; None on a plain connection."""
+        secured: ssl.SSLObject | None = self._writer.get_extra_info("ssl_object")
+        return None if secured is None else session(secured, self._clock.wall())
 
     async def send(self, data: bytes) -> None:
         """Send `data`, without a wait: a last word must go out behind the deadline too.
@@ -47,6 +67,14 @@ class StreamLink:
         What a check sends is bounded by its settings, and a node that does not read it does not answer it either.
         """
         self._writer.write(data)
+
+    async def receive(self) -> bytes:
+        """Return what has come, as soon as there is something; empty once the peer has closed."""
+        if self._buffer:
+            return self._take(len(self._buffer))
+        data = await self._reader.read(_CHUNK_BYTES)
+        self.received_bytes += len(data)
+        return data
 
     async def receive_exactly(self, size_bytes: int) -> bytes:
         """Return exactly so many bytes.  Raises: PeerError when the peer closes before."""
@@ -63,9 +91,12 @@ class StreamLink:
         return self._take(at + len(end))
 
     async def close(self) -> None:
-        """Close in order; at once where the node does not take what was sent."""
+        """Close in order; at once where the node does not take what was sent.
+
+        With TLS the last word, or even the end of the handshake, may be on its way: there asyncio's own limit holds.
+        """
         transport = self._writer.transport
-        if transport.get_write_buffer_size():
+        if transport.get_write_buffer_size() and transport.get_extra_info("ssl_object") is None:
             transport.abort()
         self._writer.close()
         with contextlib.suppress(OSError):
@@ -84,14 +115,13 @@ class StreamLink:
         return taken
 
 
-async def dial(host: str, port: int, source_address: str | None) -> StreamLink:
+async def connect(host: str, port: int, source_address: str | None) -> socket.socket:
     """Return a connection to a numeric address.
 
     Raises: PeerError with what went wrong, in plain words; EquipoiseError where this machine cannot even try.
     """
     try:
-        connection = await _connected(host, port, source_address)
-        reader, writer = await asyncio.open_connection(sock=connection)
+        return await _connected(host, port, source_address)
     except OSError as error:
         if error.errno in _OUR_OWN:
             raise EquipoiseError(
@@ -104,7 +134,30 @@ async def dial(host: str, port: int, source_address: str | None) -> StreamLink:
                 "set health.source_address to an address of this machine that reaches the node"
             ) from None
         raise PeerError(plain(error)) from None
-    return StreamLink(reader, writer)
+
+
+async def open_link(
+    connection: socket.socket, tls: NodeTls | None, proxy: str, timeout_s: float, clock: Clock
+) -> StreamLink:
+    """Return a link over a connection, which it owns from now on: the PROXY header first, then TLS.
+
+    Raises: PeerError with what went wrong; EquipoiseError where our own files for TLS cannot be used.
+    """
+    try:
+        secured = security(tls, timeout_s)
+        if proxy != "none":
+            # As for a health check: nobody's connection is passed on.
+            await asyncio.get_running_loop().sock_sendall(connection, proxy_protocol.encode(proxy, None, None))
+    except BaseException:
+        connection.close()
+        raise
+    try:
+        reader, writer = await asyncio.open_connection(sock=connection, **secured)
+    except OSError as error:
+        raise PeerError(
+            f"no TLS with the node: {handshake_problem(error, server=False)}" if tls else plain(error)
+        ) from None
+    return StreamLink(reader, writer, clock)
 
 
 async def addresses(host: str, port: int) -> list[str]:
@@ -125,6 +178,8 @@ def unresolved(name: str) -> str:
 
 def plain(error: OSError) -> str:
     """Return what went wrong on a connection, in words."""
+    if isinstance(error, ssl.SSLError):  # by TLS 1.3 a node may refuse our certificate after the handshake
+        return handshake_problem(error, server=False)
     words = _WORDS.get(error.errno or 0)
     return words or (os.strerror(error.errno) if error.errno else str(error) or type(error).__name__)
 

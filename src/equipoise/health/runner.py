@@ -16,45 +16,12 @@ from equipoise.base.tasks import Tasks
 from equipoise.config.base import CheckParams
 from equipoise.health.asking import Outcome, ask
 from equipoise.health.base import Check
+from equipoise.health.catalogue import checks
 from equipoise.health.dialling import unresolved
+from equipoise.health.question import Question
+from equipoise.plan.model import NodeTls
 
 JITTER = 0.1  # of the interval, both ways: nodes that were added together are not asked together for ever
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One thing to find out, again and again; two that are equal are asked once.  Made by `of`.
-
-    Attributes:
-        check: The name of the check.
-        params: Its settings, without what does not change the question: `rise`, `fall` and `port`.
-        host: A numeric address, or None where the node's name does not resolve.
-        port: Where to ask: the settings' own port, or the node's.
-        name: The host name that does not resolve; empty where `host` is known.
-    """
-
-    check: str
-    params: CheckParams
-    host: str | None
-    port: int
-    name: str = ""
-
-    @classmethod
-    def of(cls, check: str, params: CheckParams, host: str | None, port: int, name: str) -> "Question":
-        """Return the question that these settings ask of a node.
-
-        Args:
-            check: The name of the check.
-            params: As configured.
-            host: The node's numeric address, or None where it has none.
-            port: The node's port.
-            name: The node's address as configured, for people.
-        """
-        asked = params.model_copy(update={"rise": 1, "fall": 1, "port": None})
-        return cls(check, asked, host, params.port or port, "" if host is not None else name)
-
-    def __str__(self) -> str:
-        return f"{self.check} {self.host or self.name} port {self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +93,8 @@ class HealthRunner:
         """
         wanted: dict[Question, dict[tuple[str, str], Target]] = {}
         for target in targets:
-            if target.question.check not in self._catalogue:
-                raise ValueError(f"{target.service}/{target.node}: there is no check {target.question.check!r}")
+            for check in _names(target.question) - self._catalogue.keys():
+                raise ValueError(f"{target.service}/{target.node}: there is no check {check!r}")
             wanted.setdefault(target.question, {})[target.asker] = target
         for question in self._asked.keys() - wanted.keys():
             self._stop(self._asked.pop(question))
@@ -188,8 +155,7 @@ class HealthRunner:
         if question.host is None:
             return Outcome(False, unresolved(question.name), self._clock.wall(), 0.0)
         asked.probing = True
-        check = self._catalogue[question.check]
-        outcome = await ask(check, question.params, question.host, question.port, self._clock)
+        outcome = await ask(question, self._catalogue, self._clock)
         asked.probing = False
         return outcome
 
@@ -205,6 +171,13 @@ class HealthRunner:
         return question.params.interval * self._random.uniform(1 - JITTER, 1 + JITTER)
 
 
-async def probe_once(check: Check, params: CheckParams, host: str, port: int, clock: Clock) -> Outcome:
+def _names(question: Question) -> frozenset[str]:
+    return frozenset((question.check, *(part.check for part in question.parts)))
+
+
+async def probe_once(
+    check: Check, params: CheckParams, host: str, port: int, clock: Clock, *, node_tls: NodeTls | None = None
+) -> Outcome:
     """Run one check by hand; `host` is an address or a name.  Raises: EquipoiseError where this machine cannot ask."""
-    return await ask(check, params, host, port, clock)
+    question = Question.by_hand(check.name, params, host, port, node_tls)
+    return await ask(question, {**checks(), check.name: check}, clock)

@@ -16,8 +16,21 @@ from equipoise.base.errors import EquipoiseError
 from equipoise.config import models
 from equipoise.config.base import CheckParams
 from equipoise.config.fields import numeric, split_port
+from equipoise.config.parts import restored
 from equipoise.plan.inputs import HostFacts
-from equipoise.plan.model import Dicom, Endpoint, Node, Persistence, Plan, Service
+from equipoise.plan.model import (
+    Dicom,
+    Endpoint,
+    Node,
+    NodeTls,
+    PassiveHealth,
+    Persistence,
+    Plan,
+    ProxyProtocol,
+    Route,
+    Service,
+    Tls,
+)
 
 _DIGEST_DIGITS = 12
 _ENGINES = {("dicom", "l7_snat"): "gateway"}
@@ -27,6 +40,17 @@ def names_to_resolve(site: models.Site) -> frozenset[str]:
     """Return the host names of all nodes: what `HostFacts.resolved` is to answer."""
     hosts = (split_port(node.address)[0] for service in site.services.values() for node in service.nodes.values())
     return frozenset(host for host in hosts if numeric(host) is None)
+
+
+def files_to_read(site: models.Site) -> frozenset[str]:
+    """Return the paths of all files that the site names: what `HostFacts.files` is to answer."""
+    keys = [key for service in site.services.values() for key in (service.tls, service.node_tls) if key is not None]
+    return frozenset(path for each in keys for path in _files(each))
+
+
+def _files(tls: models.Tls | models.NodeTls) -> list[str]:
+    ca = tls.client_ca if isinstance(tls, models.Tls) else tls.ca
+    return [path for path in (tls.cert, tls.key, ca) if path is not None]
 
 
 def compile_plan(site: models.Site, facts: HostFacts) -> Plan:
@@ -61,10 +85,64 @@ def _service(name: str, service: models.Service, facts: HostFacts) -> Service:
         nodes=tuple(_node(node_name, node, facts) for node_name, node in service.nodes.items()),
         allow_from=service.allow_from,
         max_connections=service.max_connections,
+        max_per_source=service.max_per_source,
         queue_wait_s=service.queue_wait,
         source_address=service.source_address,
+        slow_start_s=service.slow_start,
+        passive_health=_passive_health(service.passive_health),
+        routes=tuple(_route(route) for route in service.routes),
+        tls=_tls(service.tls, facts) if service.tls is not None else None,
+        node_tls=_node_tls(service.node_tls, facts) if service.node_tls is not None else None,
+        proxy_protocol=ProxyProtocol(send=service.proxy_protocol.send, accept=service.proxy_protocol.accept),
         dicom=_dicom(service.dicom),
     )
+
+
+def _passive_health(passive: models.PassiveHealth) -> PassiveHealth:
+    return PassiveHealth(
+        failures=passive.failures,
+        within_s=passive.within,
+        rest_s=passive.rest,
+        slow_response_s=passive.slow_response,
+    )
+
+
+def _route(route: models.Route) -> Route:
+    return Route(
+        called_ae=route.called_ae,
+        calling_ae=route.calling_ae,
+        service=route.service,
+        source=route.from_,
+        to=route.to,
+    )
+
+
+def _tls(tls: models.Tls, facts: HostFacts) -> Tls:
+    return Tls(
+        cert=tls.cert,
+        key=tls.key,
+        client_ca=tls.client_ca,
+        min_version=tls.min_version,
+        ports=tls.ports,
+        fingerprint=_fingerprint(tls, facts),
+    )
+
+
+def _node_tls(tls: models.NodeTls, facts: HostFacts) -> NodeTls:
+    return NodeTls(
+        ca=tls.ca,
+        verify=tls.verify,
+        server_name=tls.server_name,
+        cert=tls.cert,
+        key=tls.key,
+        min_version=tls.min_version,
+        fingerprint=_fingerprint(tls, facts),
+    )
+
+
+def _fingerprint(tls: models.Tls | models.NodeTls, facts: HostFacts) -> str:
+    content = "|".join(facts.files.get(path, "") for path in _files(tls))
+    return hashlib.sha256(content.encode()).hexdigest()[:_DIGEST_DIGITS]
 
 
 def _node(name: str, node: models.Node, facts: HostFacts) -> Node:
@@ -121,7 +199,7 @@ def from_json(stored: Any, checks: Mapping[str, type[CheckParams]]) -> Plan:
     """Return the plan that `to_json` wrote.  Raises: EquipoiseError where another version wrote it, or nobody did."""
     try:
         services = [
-            {**service, "health": checks[service["check"]].model_validate(service["health"])}
+            {**service, "health": restored(checks[service["check"]], service["health"], checks)}
             for service in stored["services"]
         ]
         return msgspec.convert({**stored, "services": services}, Plan, dec_hook=lambda _, value: value)

@@ -10,7 +10,19 @@ from typing import Any
 
 from equipoise.base.units import format_duration, format_size
 from equipoise.config.base import CheckParams
-from equipoise.plan.model import Dicom, Node, Persistence, Plan, Service
+from equipoise.config.parts import PARTS_KEY, Part, parts_of
+from equipoise.plan.model import (
+    Dicom,
+    Node,
+    NodeTls,
+    PassiveHealth,
+    Persistence,
+    Plan,
+    ProxyProtocol,
+    Route,
+    Service,
+    Tls,
+)
 
 
 class What(StrEnum):
@@ -20,9 +32,10 @@ class What(StrEnum):
 
 
 _Shown = tuple[Any, str]  # a value, and its text for people
-_Values = Plan | Service | Persistence | Dicom | Node
-_SHOWN_OTHERWISE = ("digest", "services", "name", "persistence", "health", "check", "nodes", "dicom")
-_KEYS = {"gateway_workers": "gateway.workers"}
+_Values = Plan | Service | Persistence | Dicom | Node | Tls | NodeTls | ProxyProtocol | PassiveHealth
+_PARTS = ("persistence", "tls", "node_tls", "proxy_protocol", "passive_health", "dicom")
+_SHOWN_OTHERWISE = ("digest", "services", "name", "health", "check", "nodes", "routes", *_PARTS)
+_KEYS = {"gateway_workers": "gateway.workers", "fingerprint": "content of the files"}
 _SIGNS = {What.ADD: "+", What.REMOVE: "-", What.CHANGE: "~"}
 
 
@@ -72,10 +85,31 @@ def _services(old: Plan, new: Plan) -> Iterator[Change]:
 
 def _service(path: str, old: Service, new: Service) -> Iterator[Change]:
     yield from _fields(path, old, new)
-    yield from _fields(f"{path}.persistence", old.persistence, new.persistence)
     yield from _health(f"{path}.health", old, new)
-    yield from _fields(f"{path}.dicom", old.dicom, new.dicom)
+    yield from _value(f"{path}.routes", *((each.routes, _routes_text(each.routes)) for each in (old, new)))
+    for part in _PARTS:
+        yield from _part(f"{path}.{part}", getattr(old, part), getattr(new, part))
     yield from _nodes(f"{path}.nodes", old, new)
+
+
+def _part(path: str, old: _Values | None, new: _Values | None) -> Iterator[Change]:
+    if old is not None and new is not None:
+        yield from _fields(path, old, new)
+    elif old is not new:
+        yield from _value(path, *(None if each is None else (each, _tls_text(each)) for each in (old, new)))
+
+
+def _tls_text(part: _Values) -> str:
+    return f"with {part.cert}" if isinstance(part, Tls) else "on"
+
+
+def _routes_text(routes: tuple[Route, ...]) -> str:
+    return "; ".join(f"{_conditions(route)} to {route.to}" for route in routes) or "none"
+
+
+def _conditions(route: Route) -> str:
+    met = (("called_ae", route.called_ae), ("calling_ae", route.calling_ae), ("service", route.service))
+    return ", ".join(f"{key} {' or '.join(values)}" for key, values in (*met, ("from", route.source)) if values)
 
 
 def _nodes(path: str, old: Service, new: Service) -> Iterator[Change]:
@@ -118,9 +152,23 @@ def _health(path: str, old: Service, new: Service) -> Iterator[Change]:
 
 
 def _settings(params: CheckParams) -> dict[str, _Shown]:
-    texts = params.model_dump(mode="json")  # durations and sizes as people write them
-    shown = {name: sorted(value) if isinstance(value, frozenset) else texts[name] for name, value in params}
+    parts = {PARTS_KEY: "; ".join(_part_text(part) for part in parts_of(params))} if parts_of(params) else {}
+    texts = params.model_dump(mode="json", exclude=set(parts))  # durations and sizes as people write them
+    shown = {
+        name: sorted(value) if isinstance(value, frozenset) else {**texts, **parts}[name] for name, value in params
+    }
     return {name: (value, _text(name, shown[name])) for name, value in params}
+
+
+def _part_text(part: Part) -> str:
+    """Return a check within another one: its name, and the settings that are not its defaults."""
+    kind = type(part.params)
+    said = {name: text for name, (value, text) in _settings(part.params).items() if value != _default(kind, name)}
+    return f"{part.check} ({', '.join(f'{name} {text}' for name, text in said.items())})" if said else part.check
+
+
+def _default(kind: type[CheckParams], name: str) -> Any:
+    return kind.model_fields[name].get_default(call_default_factory=True)
 
 
 def _value(path: str, old: _Shown | None, new: _Shown | None) -> Iterator[Change]:

@@ -66,6 +66,69 @@ class Dicom:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS to senders.  `fingerprint` stands for what the files held when the plan was made.
+
+    Attributes:
+        ports: Those of the service that speak TLS; empty means all.
+    """
+
+    cert: str
+    key: str | None
+    client_ca: str | None
+    min_version: str
+    ports: tuple[int, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTls:
+    """TLS to nodes and to their checks: `verify` is name, authority or none; the rest as in `Tls`."""
+
+    ca: str | None
+    verify: str
+    server_name: str | None
+    cert: str | None
+    key: str | None
+    min_version: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyProtocol:
+    """`send` is none, v1 or v2; `accept` says that clients come with a header."""
+
+    send: str = "none"
+    accept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Requests for the pool of service `to`: those that meet every condition; an empty one is met by all.
+
+    Attributes:
+        service: Words of `config.models.SERVICE_WORDS`.
+        source: Networks.
+    """
+
+    called_ae: tuple[str, ...]
+    calling_ae: tuple[str, ...]
+    service: tuple[str, ...]
+    source: tuple[str, ...]
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassiveHealth:
+    """When a node is rested for failures in its traffic; `failures` 0 means never."""
+
+    failures: int = 0
+    within_s: float = 30.0
+    rest_s: float = 10.0
+    slow_response_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One virtual service, whole."""
 
@@ -84,6 +147,13 @@ class Service:
     queue_wait_s: float
     source_address: str | None
     dicom: Dicom
+    max_per_source: int | None = None
+    slow_start_s: float = 0.0
+    passive_health: PassiveHealth = PassiveHealth()
+    routes: tuple[Route, ...] = ()
+    tls: Tls | None = None
+    node_tls: NodeTls | None = None
+    proxy_protocol: ProxyProtocol = ProxyProtocol()
 
     def node(self, name: str) -> Node | None:
         """Return the node of that name."""

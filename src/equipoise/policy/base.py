@@ -21,12 +21,19 @@ class Candidate(Protocol):
         """The node's name."""
 
     @property
-    def weight(self) -> int:
-        """At least 1; twice the weight, twice the work."""
+    def weight(self) -> float:
+        """More than 0; twice the weight, twice the work.  Slow start makes it less for a while."""
 
     @property
     def connections(self) -> int:
         """Open now, those on their way included."""
+
+    @property
+    def work(self) -> float:
+        """Bytes that would be waited for if this node were picked, by the new association and by those that are open.
+
+        Known only to policies of a kind that `weighs_work`.
+        """
 
 
 class Policy(Protocol):
@@ -38,7 +45,15 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PolicyKind:
-    """A policy as the configuration finds it: `name` is what `balance` says."""
+    """A policy as the configuration finds it.
+
+    Attributes:
+        name: What `balance` says.
+        weighs_work: Whether it asks for `Candidate.work`, which costs a little to know.
+        ramps: Whether a node that returns starts slowly.
+    """
 
     name: str
     make: Callable[[], Policy]
+    weighs_work: bool = False
+    ramps: bool = True

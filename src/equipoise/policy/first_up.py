@@ -13,4 +13,4 @@ class FirstUp:
         return candidates[0].name
 
 
-POLICY = PolicyKind(name="first_up", make=FirstUp)
+POLICY = PolicyKind(name="first_up", make=FirstUp, ramps=False)

@@ -13,7 +13,7 @@ class RoundRobin:
     """Remembers what each node is owed."""
 
     def __init__(self) -> None:
-        self._owed: dict[str, int] = {}
+        self._owed: dict[str, float] = {}
 
     def pick(self, candidates: Sequence[Candidate], client: Client) -> str:
         """Return the node that is owed most; the first of several."""

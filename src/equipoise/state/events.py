@@ -85,6 +85,21 @@ class NodeDown(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRested(Event):
+    """A node gets no new work for `rest_s` seconds: `failures` associations failed there, the last for `reason`.
+
+    Its checks may pass all the while.  The last node that takes work is never rested.
+    """
+
+    kind: ClassVar[str] = "node.rested"
+    service: str
+    node: str
+    failures: int
+    reason: str
+    rest_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOverride(Event):
     """An operator changed a node: drain, disable, enable, or a weight."""
 
@@ -121,6 +136,32 @@ class ListenerReady(Event):
     kind: ClassVar[str] = "listener.ready"
     service: str
     address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateExpiring(Event):
+    """A certificate of a service ends within 30 days; said once a day.  `file` is the key that names its file."""
+
+    kind: ClassVar[str] = "certificate.expiring"
+    service: str
+    file: str
+    path: str
+    names: tuple[str, ...]
+    not_after: str
+    days_left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateExpired(Event):
+    """A certificate of a service is no longer valid: peers that verify it refuse it.  Said once a day."""
+
+    kind: ClassVar[str] = "certificate.expired"
+    service: str
+    file: str
+    path: str
+    names: tuple[str, ...]
+    not_after: str
+    days_left: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +239,11 @@ class MessageCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssociationEnded(Event):
-    """One association: who, where to, what passed, how it ended: `ended` is a word to count by, `reason` a sentence."""
+    """One association: who, where to, what passed, how it ended: `ended` is a word to count by, `reason` a sentence.
+
+    `service` is whose pool it went to, `routed_from` the service that a route led on from.  `tls` is the version that
+    the client spoke, `certificate` the names in the one that it showed.
+    """
 
     kind: ClassVar[str] = "association.ended"
     service: str
@@ -214,3 +259,6 @@ class AssociationEnded(Event):
     bytes_in: int
     bytes_out: int
     messages: tuple[MessageCount, ...]
+    routed_from: str | None = None
+    tls: str | None = None
+    certificate: str | None = None

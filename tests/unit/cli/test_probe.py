@@ -3,15 +3,20 @@
 import json
 import shutil
 import socket
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from equipoise.sim.site import free_port
+from tests.system.certificates import Authority
 
 Equipoise = Callable[..., Any]
 
@@ -75,7 +80,7 @@ def test_dicom_echo_with_titles(equipoise: Equipoise, storescp: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("nonsense", "127.0.0.1:1"), "there is no check 'nonsense'; there are: dicom_echo"),
+        (("nonsense", "127.0.0.1:1"), "there is no check 'nonsense'; there are: all_of, dicom_echo"),
         (("tcp", "127.0.0.1"), "not HOST:PORT"),
         (("tcp", "127.0.0.1:x"), "port"),
         (("tcp", "127.0.0.1:1", "--called-ae", "X"), "tcp has no setting --called-ae"),
@@ -83,6 +88,12 @@ def test_dicom_echo_with_titles(equipoise: Equipoise, storescp: str) -> None:
         (("dicom_echo", "127.0.0.1:1", "--called-ae"), "--called-ae needs a value"),
         (("tcp", "127.0.0.1:1", "--timeout", "5"), "--timeout"),
         (("tcp", "127.0.0.1:1", "more"), "'more' is no option"),
+        (("all_of", "127.0.0.1:1"), "all_of is made of other checks; probe each of them by itself"),
+        (("script", "127.0.0.1:1"), "--program: missing"),
+        (("http", "127.0.0.1:1", "--status", "999"), "'999' is not a status"),
+        (("http", "127.0.0.1:1", "--body", "x"), "http: body: the answer to HEAD has none"),
+        (("tls", "127.0.0.1:1", "--tls", "false"), "a check of TLS without TLS sees nothing"),
+        (("tls", "127.0.0.1:1", "--verify", "maybe"), "--verify: 'maybe' is not known"),
     ],
 )
 def test_wrong_use_is_1_in_one_line(equipoise: Equipoise, words: tuple[str, ...], said: str) -> None:
@@ -96,3 +107,47 @@ def test_help_lists_the_checks_with_their_settings(equipoise: Equipoise) -> None
     said = equipoise("probe", "--help").stdout
     assert "dicom_echo: --timeout" in said
     assert "--called-ae" in said
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_response(204 if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the name that the base class gives it
+        """Say nothing."""
+
+
+@contextmanager
+def https(directory: Path) -> Iterator[tuple[int, Path]]:
+    """Serve pages over TLS; give the port and the authority's file."""
+    authority = Authority(directory)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority.issue("viewer.example", names=("viewer.example",), addresses=()).both)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server.server_port, authority.ca_file
+        server.shutdown()
+        thread.join()
+
+
+def test_http_over_tls_with_an_authority_and_a_name(equipoise: Equipoise, tmp_path: Path) -> None:
+    with https(tmp_path) as (port, ca):
+        target = f"127.0.0.1:{port}"
+        words = ("probe", "http", target, "--path", "/health", "--status", "200-204,301", "--tls", "true")
+        trusted = equipoise(*words, "--ca", str(ca), "--server-name", "viewer.example")
+        named = equipoise(*words, "--ca", str(ca))
+        unknown = equipoise(*words, "--server-name", "viewer.example")
+        unchecked = equipoise("probe", "http", target, "--verify", "none")
+    assert (trusted.exit_code, "HEAD /health answered 204" in trusted.stdout) == (0, True), trusted.stdout
+    assert (named.exit_code, "is not for the name or address" in named.stdout) == (2, True), named.stdout
+    assert (unknown.exit_code, "authority that is not in" in unknown.stdout) == (2, True), unknown.stdout
+    assert (unchecked.exit_code, "HEAD / answered 404" in unchecked.stdout) == (2, True), unchecked.stdout
+
+
+def test_a_script_by_hand(equipoise: Equipoise) -> None:
+    result = equipoise("probe", "script", "10.0.0.11:104", "--program", "/bin/echo", "--arguments", "-v,seen")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[0].endswith("/bin/echo ended with 0; it said: -v seen - 0 10.0.0.11 104")

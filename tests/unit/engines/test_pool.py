@@ -16,15 +16,23 @@ def node(name: str, *, limit: int | None = None, backup: bool = False, host: str
 
 
 def pool(*nodes: Node, balance: str = "round_robin", persistence: Persistence = NONE, limit: int | None = None) -> Pool:
-    made = Pool(policies()[balance].make(), persistence, limit)
-    made.configure(nodes, {})
+    made = Pool(policies()[balance], persistence, limit)
+    made.configure(nodes, {}, 0)
     return made
 
 
-def pick(from_pool: Pool, client: Client = CT, tried: tuple[str, ...] = (), now_s: float = 0) -> str:
+def take(from_pool: Pool, client: Client = CT, tried: tuple[str, ...] = (), now_s: float = 0) -> Picked:
     picked = from_pool.pick(client, tried, now_s)
     assert isinstance(picked, Picked), picked
-    return picked.node.name
+    return picked
+
+
+def pick(from_pool: Pool, client: Client = CT, tried: tuple[str, ...] = (), now_s: float = 0) -> str:
+    return take(from_pool, client, tried, now_s).node.name
+
+
+def give_back(to_pool: Pool, name: str) -> None:
+    to_pool.release(Picked(node(name), alternatives=0))
 
 
 def is_now(name: StateName, weight: int = 100) -> NodeState:
@@ -36,7 +44,7 @@ def test_a_place_counts_from_the_pick_to_the_release() -> None:
     pick(one)
     pick(one)
     assert (one.open, one.counters("a").connections, one.counters("a").associations) == (2, 2, 2)
-    one.release("a")
+    give_back(one, "a")
     assert (one.open, one.counters("a").connections, one.counters("a").associations) == (1, 1, 2)
 
 
@@ -52,7 +60,7 @@ def test_a_full_node_is_passed_over_and_a_full_pool_said() -> None:
     full = one.pick(CT, (), 0)
     assert isinstance(full, Full)
     assert "a, b" in full.reason
-    one.release("b")
+    give_back(one, "b")
     assert pick(one) == "b"
 
 
@@ -81,9 +89,9 @@ def test_what_another_gateway_holds_counts_for_limits_and_balancing() -> None:
 def test_backups_wait_until_no_primary_may_work() -> None:
     one = pool(node("a", limit=1), node("b"), node("z", backup=True))
     assert {pick(one) for _ in range(6)} == {"a", "b"}
-    one.set_state("b", is_now("down"))
+    one.set_state("b", is_now("down"), 0)
     assert isinstance(one.pick(CT, (), 0), Full)  # a is full, but up
-    one.set_state("a", is_now("drain"))
+    one.set_state("a", is_now("drain"), 0)
     assert pick(one) == "z"
 
 
@@ -104,7 +112,7 @@ def test_a_backup_is_asked_when_all_primaries_were() -> None:
 )
 def test_a_node_that_takes_no_work_is_never_picked(state: NodeState, said: str) -> None:
     one = pool(node("a"), node("b", host=None))
-    one.set_state("a", state)
+    one.set_state("a", state, 0)
     nobody = one.pick(CT, (), 0)
     assert isinstance(nobody, Nobody)
     assert said in nobody.reason
@@ -114,15 +122,15 @@ def test_a_node_that_takes_no_work_is_never_picked(state: NodeState, said: str) 
 
 def test_the_effective_weight_is_what_counts() -> None:
     one = pool(node("a"), node("b"))
-    one.set_state("a", is_now("up", 300))
+    one.set_state("a", is_now("up", 300), 0)
     assert [pick(one) for _ in range(4)].count("a") == 3
 
 
 def test_a_state_that_is_no_news_is_no_change() -> None:
     one = pool(node("a"))
-    assert not one.set_state("a", is_now("up"))
-    assert one.set_state("a", is_now("down"))
-    assert not one.set_state("unknown", is_now("down"))
+    assert not one.set_state("a", is_now("up"), 0)
+    assert one.set_state("a", is_now("down"), 0)
+    assert not one.set_state("unknown", is_now("down"), 0)
 
 
 def test_a_client_keeps_its_node_until_its_time_is_over() -> None:
@@ -137,16 +145,16 @@ def test_a_client_keeps_its_node_until_its_time_is_over() -> None:
 def test_a_node_out_of_work_loses_its_clients_at_their_next_pick(state: NodeState) -> None:
     one = pool(node("a"), node("b"), persistence=BY_SOURCE)
     assert pick(one) == "a"
-    one.set_state("a", state)
+    one.set_state("a", state, 0)
     assert pick(one) == "b"
-    one.set_state("a", is_now("up"))
+    one.set_state("a", is_now("up"), 0)
     assert pick(one) == "b"
 
 
 def test_a_node_that_leaves_the_configuration_loses_its_clients() -> None:
     one = pool(node("a"), node("b"), persistence=BY_SOURCE)
     assert pick(one) == "a"
-    one.configure((node("b"),), {})
+    one.configure((node("b"),), {}, 0)
     assert pick(one) == "b"
     assert one.table.node_of("192.0.2.1", 0) == "b"
 
@@ -155,14 +163,14 @@ def test_a_full_node_keeps_its_clients() -> None:
     one = pool(node("a", limit=1), node("b"), persistence=BY_SOURCE)
     assert pick(one) == "a"
     assert pick(one) == "b"  # a is full, for now
-    one.release("a")
+    give_back(one, "a")
     assert pick(one) == "a"
 
 
 def test_a_node_that_failed_a_client_loses_it() -> None:
     one = pool(node("a"), node("b"), persistence=BY_SOURCE)
     assert pick(one) == "a"
-    one.release("a")
+    give_back(one, "a")
     assert pick(one, tried=("a",)) == "b"
     assert pick(one) == "b"
 
@@ -177,11 +185,11 @@ def test_counts_survive_a_new_configuration() -> None:
     one = pool(node("a"), node("b"))
     pick(one)
     pick(one)
-    one.configure((node("b"), node("c")), {"b": is_now("drain")})
+    one.configure((node("b"), node("c")), {"b": is_now("drain")}, 0)
     assert list(one.members) == ["b", "c"]
     assert one.open == 2  # one of them at a node that has left
-    one.release("a")
-    one.release("b")
+    give_back(one, "a")
+    give_back(one, "b")
     assert one.open == 0
     assert pick(one) == "c"
     with pytest.raises(KeyError):
@@ -191,10 +199,10 @@ def test_counts_survive_a_new_configuration() -> None:
 def test_a_node_that_comes_back_finds_its_counts() -> None:
     one = pool(node("a"))
     pick(one)
-    one.configure((node("b"),), {})
-    one.configure((node("a"), node("b")), {})
+    one.configure((node("b"),), {}, 0)
+    one.configure((node("a"), node("b")), {}, 0)
     assert one.counters("a").connections == 1
-    one.release("a")
+    give_back(one, "a")
     assert one.open == 0
 
 
@@ -202,22 +210,22 @@ def test_a_pool_with_another_policy_takes_over_counts_and_clients() -> None:
     old = pool(node("a"), node("b"), persistence=BY_SOURCE)
     pick(old)
     pick(old, MR)
-    new = Pool(policies()["least_connections"].make(), BY_SOURCE, None)
+    new = Pool(policies()["least_connections"], BY_SOURCE)
     new.inherit(old, 10)
-    new.configure((node("b"), node("a")), {})
+    new.configure((node("b"), node("a")), {}, 0)
     assert new.open == 2
     assert pick(new, now_s=10) == "a"
-    new.release("a")
-    new.release("a")
+    give_back(new, "a")
+    give_back(new, "a")
     assert new.open == 1
 
 
 def test_a_place_given_back_twice_is_not_counted_twice() -> None:
     one = pool(node("a", limit=1))
     pick(one)
-    one.release("a")
-    one.release("a")
-    one.release("unknown")
+    give_back(one, "a")
+    give_back(one, "a")
+    give_back(one, "unknown")
     assert one.open == 0
     pick(one)
     assert isinstance(one.pick(CT, (), 0), Full)

@@ -10,7 +10,9 @@ import uvloop
 from equipoise.base.clock import SystemClock
 from equipoise.base.tasks import Tasks
 from equipoise.engines.gateway.messages import ServiceTask
-from equipoise.engines.gateway.service import Room, Service, Surroundings
+from equipoise.engines.gateway.room import Room
+from equipoise.engines.gateway.security import Security
+from equipoise.engines.gateway.service import Service, Surroundings
 from equipoise.plan.model import Dicom, Endpoint, Node, Persistence
 from equipoise.plan.states import NodeState
 from equipoise.proto.dicom.pdu import REJECT_CONGESTION, REJECT_LIMIT
@@ -62,8 +64,10 @@ class Bench:
             emit=self.events.append,
             room=Room(10_000),
             changed=lambda service: None,
+            service=lambda name: None,
         )
-        self.service = Service(task, {}, around)
+        self.service = Service(task, {}, around, Security())
+        self.service.configure(task, {}, Security(), {})
         self.sockets = {endpoint: self.listener}
 
     async def callers(self, count: int) -> list[asyncio.StreamReader]:
@@ -71,8 +75,9 @@ class Bench:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: self.failures.append(context))
         await self.service.listen(self.sockets)
         self.writers, readers = [], []
-        for _ in range(count):
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        for number in range(count):
+            source = (f"127.0.0.{1 + number % 4}", 0)  # of one address no more than 256 may wait
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=source)
             writer.write(ECHOSCU_RQ)
             self.writers.append(writer)
             readers.append(reader)

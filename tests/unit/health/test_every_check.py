@@ -1,8 +1,13 @@
-"""One suite over every check there is.  A new check brings `peers/NAME.py`: HEALTHY, SICK and whether it LISTENS."""
+"""One suite over every check there is that connects.  A new check brings `peers/NAME.py`.
+
+That says HEALTHY, SICK and whether it LISTENS; where it needs them, SETTINGS, NODE_TLS, what each reason begins with
+(BEGINS), how it calls an answer that is late (LATE), and that it does not dial (DIALS), so that its own tests are all.
+"""
 
 import asyncio
 import importlib
 import socket
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -27,7 +32,7 @@ from tests.unit.health.fake_peer import (
 )
 
 TIMEOUT_S = 0.3
-EVERY = [pytest.param(check, id=name) for name, check in sorted(checks().items())]
+UNFINISHED = "connected, but no whole answer within 0.3 s, only "
 
 
 def peers_of(check: Check) -> Any:
@@ -37,13 +42,21 @@ def peers_of(check: Check) -> Any:
         raise AssertionError(f"write tests/unit/health/peers/{check.name}.py, as peers/tcp.py is written") from None
 
 
+DIALLING = [check for _, check in sorted(checks().items()) if getattr(peers_of(check), "DIALS", True)]
+EVERY = [pytest.param(check, id=check.name) for check in DIALLING]
+
+
 async def probe(check: Check, port: int, **settings: Any) -> Outcome:
-    params = check.params(**{"timeout": TIMEOUT_S, **settings})
-    outcome = await probe_once(check, params, "127.0.0.1", port, SystemClock())
+    peers = peers_of(check)
+    params = check.params(**{"timeout": TIMEOUT_S, **getattr(peers, "SETTINGS", {}), **settings})
+    node_tls = getattr(peers, "NODE_TLS", None)
+    outcome = await probe_once(check, params, "127.0.0.1", port, SystemClock(), node_tls=node_tls)
     assert outcome.reason.isprintable(), "one line"
-    assert outcome.reason
     assert outcome.took_ms < settings.get("timeout", TIMEOUT_S) * 1000 + 500
-    return outcome
+    begins = getattr(peers, "BEGINS", "")
+    assert outcome.reason.startswith(begins)
+    assert outcome.reason != begins
+    return replace(outcome, reason=outcome.reason.removeprefix(begins))
 
 
 async def outcome_with(check: Check, script: Script, **settings: Any) -> Outcome:
@@ -63,7 +76,7 @@ def test_passes_at_a_healthy_peer(run: Run, check: Check) -> None:
     ("check", "reason"),
     [
         pytest.param(check, reason, id=f"{check.name}: {reason[:40]}")
-        for check in checks().values()
+        for check in DIALLING
         for reason in peers_of(check).SICK
     ],
 )
@@ -77,10 +90,7 @@ BAD = [says_nothing, closes_at_once, resets, speaks_http, sends_noise, sends_zer
 
 @pytest.mark.parametrize(
     ("check", "script"),
-    [
-        pytest.param(check, script, id=f"{check.name}-{script.__name__}")
-        for check, script in product(checks().values(), BAD)
-    ],
+    [pytest.param(check, script, id=f"{check.name}-{script.__name__}") for check, script in product(DIALLING, BAD)],
 )
 def test_a_peer_that_answers_nothing_of_use_fails_a_check_that_listens(run: Run, check: Check, script: Script) -> None:
     outcome = run(outcome_with(check, script))
@@ -92,7 +102,7 @@ def test_a_peer_that_sends_a_byte_a_time_costs_no_more_than_the_timeout(run: Run
     outcome = run(outcome_with(check, dripping(peers_of(check).HEALTHY, pause_s=0.05)))
     assert outcome.ok is not peers_of(check).LISTENS
     if peers_of(check).LISTENS:
-        assert outcome.reason.startswith("connected, but no whole answer within 0.3 s, only ")
+        assert outcome.reason.startswith(getattr(peers_of(check), "LATE", UNFINISHED))
 
 
 @pytest.mark.parametrize("check", EVERY)

@@ -16,10 +16,12 @@ from equipoise.health.asking import Outcome
 from equipoise.health.base import Check, Link, Result
 from equipoise.health.catalogue import checks
 from equipoise.health.checks.dicom_echo import Params as EchoParams
-from equipoise.health.runner import HealthRunner, Question, Target
+from equipoise.health.question import Question
+from equipoise.health.runner import HealthRunner, Target
 from tests.unit.health.conftest import Run
 from tests.unit.health.fake_peer import FakePeer, says_nothing, serving
 from tests.unit.health.peers import dicom_echo as dicom_peers
+from tests.unit.health.plans import node, service
 
 INTERVAL_S = 0.1
 
@@ -63,7 +65,7 @@ def target(
     node: str, port: int, check: str = "tcp", params: CheckParams | None = None, service: str = "ct", rise: int = 2
 ) -> Target:
     settings = params or CheckParams(interval=INTERVAL_S, timeout=0.2)
-    return Target(service, node, Question.of(check, settings, "127.0.0.1", port, "127.0.0.1"), rise, 3)
+    return Target(service, node, Question.by_hand(check, settings, "127.0.0.1", port), rise, 3)
 
 
 def test_asks_at_once_and_then_each_interval_with_a_jitter(run: Run) -> None:
@@ -102,24 +104,6 @@ def test_the_same_question_is_asked_once_and_answered_to_all(run: Run) -> None:
             await watched.end()
 
     run(body())
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"interval": 6},
-        {"timeout": 2},
-        {"source_address": "127.0.0.2"},
-        {"port": 105},
-        {"called_ae": "PACS"},
-        {"calling_ae": "LB2"},
-    ],
-)
-def test_what_makes_another_question(other: dict[str, object]) -> None:
-    one = Question.of("dicom_echo", EchoParams(), "10.0.0.1", 104, "pacs")
-    assert one == Question.of("dicom_echo", EchoParams(rise=7, fall=7, port=104, timeout=3), "10.0.0.1", 99, "10.0.0.1")
-    assert one != Question.of("dicom_echo", EchoParams.model_validate(other), "10.0.0.1", 104, "pacs")
-    assert one != Question.of("dicom_echo", EchoParams(), "10.0.0.2", 104, "pacs")
 
 
 def test_what_stays_is_not_disturbed_and_what_goes_is_not_asked(run: Run) -> None:
@@ -222,7 +206,8 @@ def test_a_check_that_waits_for_its_turn_has_not_failed(run: Run) -> None:
 def test_a_name_that_does_not_resolve_fails_each_interval(run: Run) -> None:
     async def body() -> None:
         watched = Watched()
-        question = Question.of("tcp", CheckParams(interval=INTERVAL_S), None, 104, "pacs.invalid")
+        unresolved = node("pacs.invalid:104", host=None)
+        question = Question.of(service("tcp", CheckParams(interval=INTERVAL_S)), unresolved)
         watched.runner.set_targets([Target("ct", "a", question, 2, 3)])
         await watched.until(lambda: len(watched.results) >= 3)
         assert {(o.ok, o.reason) for o in watched.of("a")} == {(False, "the name pacs.invalid does not resolve")}
@@ -342,7 +327,7 @@ def test_over_ipv6(run: Run) -> None:
     async def body() -> None:
         watched = Watched()
         async with serving(dicom_peers.HEALTHY, "::1") as peer:
-            question = Question.of("dicom_echo", EchoParams(), "::1", peer.port, "::1")
+            question = Question.by_hand("dicom_echo", EchoParams(), "::1", peer.port)
             watched.runner.set_targets([Target("ct", "a", question, 1, 1)])
             await watched.until(lambda: len(watched.of("a")) == 1)
             await watched.end()

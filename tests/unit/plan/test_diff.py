@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 
 from equipoise.config.base import CheckParams
 from equipoise.plan.diff import Change, What, diff, to_text
-from equipoise.plan.model import Dicom, Endpoint, Node, Persistence, Plan, Service
+from equipoise.plan.model import (
+    Dicom,
+    Endpoint,
+    Node,
+    NodeTls,
+    PassiveHealth,
+    Persistence,
+    Plan,
+    ProxyProtocol,
+    Route,
+    Service,
+    Tls,
+)
 
 NODES = tuple(
     Node(f"pacs-{letter}", f"10.0.0.{number}:104", f"10.0.0.{number}", 104, 100, None, backup=False)
@@ -102,18 +114,24 @@ def other_value(value: Any) -> Any:
         return not value
     if isinstance(value, int | float):
         return value + 1
+    if isinstance(value, ProxyProtocol):
+        return ProxyProtocol(send="v2")
+    if isinstance(value, PassiveHealth):
+        return PassiveHealth(failures=7)
     return ("x",) if isinstance(value, tuple) else "10.0.0.9"
 
 
 def changed_plans() -> list[tuple[str, Plan]]:
     """Return, for every field of every value in a plan, the plan in which that field alone is different."""
-    kept = ("name", "nodes", "services", "digest", "health", "persistence", "dicom")
+    kept = ("name", "nodes", "services", "digest", "health", "persistence", "dicom", "routes", "tls", "node_tls")
     plans: list[tuple[str, Plan]] = []
     for owner, put in (
         (PLAN, lambda each: each),
         (CT, lambda each: replace(PLAN, services=(each, PLAN.services[1]))),
         (CT.persistence, lambda each: with_service(persistence=each)),
         (CT.dicom, lambda each: with_service(dicom=each)),
+        (CT.passive_health, lambda each: with_service(passive_health=each)),
+        (CT.proxy_protocol, lambda each: with_service(proxy_protocol=each)),
         (NODES[0], lambda each: with_service(nodes=(each, *NODES[1:]))),
     ):
         for name in (field.name for field in fields(owner) if field.name not in kept):
@@ -131,7 +149,7 @@ def test_every_field_that_changes_is_named(name: str, new: Plan) -> None:
     key = (
         name.rpartition(".")[2].removesuffix("_s").removesuffix("_bytes").replace("gateway_workers", "gateway.workers")
     )
-    assert change.path.endswith(key)
+    assert key in change.path.split(".") or change.path.endswith(key)
     assert change.old != change.new
 
 
@@ -146,3 +164,32 @@ plans = st.lists(services, unique_by=lambda service: service.name).map(
 def test_there_is_a_change_exactly_where_plans_differ(old: Plan, new: Plan) -> None:
     assert diff(old, old) == ()
     assert bool(diff(old, new)) == (old != new)
+
+
+TLS = Tls("/pacs.pem", None, None, "1.2", (), "0" * 12)
+NODE_TLS = NodeTls(None, "name", None, None, None, "1.2", "0" * 12)
+ROUTE = Route(("WL*",), (), ("worklist", "mpps"), ("10.0.0.0/8",), "mr")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({}, {"tls": TLS}, "+ services.ct.tls: with /pacs.pem"),
+        ({"tls": TLS}, {}, "- services.ct.tls: with /pacs.pem"),
+        ({"tls": TLS}, {"tls": replace(TLS, ports=(2762,))}, "~ services.ct.tls.ports: none -> 2762"),
+        (
+            {"tls": TLS},
+            {"tls": replace(TLS, fingerprint="1" * 12)},
+            "~ services.ct.tls.content of the files: 000000000000 -> 111111111111",
+        ),
+        ({}, {"node_tls": NODE_TLS}, "+ services.ct.node_tls: on"),
+        ({"node_tls": NODE_TLS}, {}, "- services.ct.node_tls: on"),
+        (
+            {},
+            {"routes": (ROUTE,)},
+            "~ services.ct.routes: none -> called_ae WL*, service worklist or mpps, from 10.0.0.0/8 to mr",
+        ),
+    ],
+)
+def test_parts_that_come_and_go(before: dict[str, Any], after: dict[str, Any], said: str) -> None:
+    assert to_text(diff(with_service(**before), with_service(**after))) == said

@@ -8,5 +8,6 @@ class Candidate:
     """What a pool offers a policy to choose among."""
 
     name: str
-    weight: int
+    weight: float
     connections: int
+    work: float = 0.0

@@ -23,8 +23,13 @@ def picks(policy: Policy, nodes: list[Candidate], count: int) -> list[str]:
 
 
 def test_the_catalogue_finds_the_policies_of_this_step() -> None:
-    assert {"round_robin", "least_connections", "first_up"} <= set(policies())
+    assert set(policies()) == {"round_robin", "least_connections", "least_work", "source_hash", "first_up"}
     assert all(name == kind.name for name, kind in policies().items())
+
+
+def test_only_policies_that_spread_by_load_ramp() -> None:
+    assert {name for name, kind in policies().items() if not kind.ramps} == {"source_hash", "first_up"}
+    assert {name for name, kind in policies().items() if kind.weighs_work} == {"least_work"}
 
 
 def test_each_service_has_a_memory_of_its_own() -> None:

@@ -9,6 +9,7 @@ from equipoise.proto.dicom.association import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     VERIFICATION,
     PresentationContext,
+    RoleSelection,
     ae_text,
     encode_request,
     forwarded_accept,
@@ -59,6 +60,25 @@ def test_a_request_of_echoscu_is_read() -> None:
     assert request.protocol_version == 1
     assert request.max_length == 16384
     assert request.contexts == (PresentationContext(1, VERIFICATION, (IMPLICIT_VR_LITTLE_ENDIAN,)),)
+
+
+def test_role_selections_are_read_where_they_stand() -> None:
+    """PS3.7 table D.3-9: length of the SOP class, SOP class, SCU, SCP."""
+    worklist = bytes.fromhex("54 00 0009 0003 312e32 00 01 0000")  # two bytes of padding: not in the table
+    request = parse_request(RQ[:143] + user(max_length(0), ROLE, IDENTITY, worklist))
+    assert request.role_selections == (
+        RoleSelection(VERIFICATION, scu=True, scp=False),
+        RoleSelection("1.2", False, True),
+    )
+    assert b"name" not in request.proposal, "an identity is not kept with what is proposed"
+    assert parse_request(RQ).role_selections == ()
+
+
+@pytest.mark.parametrize("value", [b"", b"\0", b"\0\x05", b"\0\x01", b"\0\x031.2\0"])
+def test_a_role_selection_that_is_not_whole_is_refused_when_it_is_read(value: bytes) -> None:
+    request = parse_request(RQ[:143] + user(item(0x54, value)))
+    with pytest.raises(PduError, match=f"role selection of {len(value)} bytes"):
+        _ = request.role_selections
 
 
 def test_a_request_of_pynetdicom_is_read() -> None:
@@ -218,4 +238,6 @@ def test_what_getscu_really_sends_passes_as_it_is() -> None:
             peer.wait(20)
     request = parse_request(body)
     assert len(request.contexts) > 100
+    assert {(role.scu, role.scp) for role in request.role_selections} == {(False, True)}
+    assert len(request.role_selections) == len(request.contexts) - 1  # all but the model itself
     assert forwarded_body(body) == body

@@ -8,8 +8,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from equipoise.engines.gateway.pool import Counters, Picked
+from equipoise.engines.gateway.arrival import Arrival
+from equipoise.engines.gateway.member import Counters
+from equipoise.engines.gateway.pool import Picked
 from equipoise.engines.gateway.relay import (
+    Blame,
     ClientClosed,
     CloseClient,
     CloseNode,
@@ -32,6 +35,8 @@ from equipoise.engines.gateway.relay import (
 )
 from equipoise.engines.gateway.side import Side
 
+_WORTH_ASKING_BYTES = 1_000_000  # what less says of a node's speed is not worth a system call
+
 
 class Relay(Protocol):
     """What the driver drives."""
@@ -53,8 +58,11 @@ class Host(Protocol):
     def stall_timeout_s(self) -> float:
         """How long a peer may take nothing of what waits for it."""
 
-    def wants_node(self, association: "Association", calling_ae: str, tried: tuple[str, ...]) -> None:
-        """Pick a node, now or when one is free; the answer comes as an event."""
+    def wants_node(self, association: "Association", pool: str, calling_ae: str, tried: tuple[str, ...]) -> None:
+        """Pick a node of that service's pool, now or when one is free; the answer comes as an event."""
+
+    def blame(self, association: "Association", kind: str, reason: str) -> None:
+        """Hold a failure against the picked node."""
 
     def connect(self, association: "Association", picked: Picked, side: Side) -> asyncio.Task[None]:
         """Begin to connect; the outcome comes as an event."""
@@ -74,26 +82,29 @@ class Association:
         "_connecting",
         "_deadline_s",
         "_fires_s",
-        "_host",
         "_node",
         "_open_sides",
         "_relay",
+        "_taken",
         "_timer",
+        "arrival",
         "began_s",
+        "blamed",
         "bytes_in",
         "bytes_out",
-        "client_host",
-        "client_port",
+        "calling_ae",
         "counters",
+        "host",
         "loop",
         "over",
         "picked",
-        "server_port",
+        "routed_from",
+        "uncount",
     )
 
-    def __init__(self, host: Host, relay: Relay, client: tuple[str, int], server_port: int) -> None:
+    def __init__(self, host: Host, relay: Relay, arrival: Arrival) -> None:
         self.loop = asyncio.get_running_loop()
-        self._host = host
+        self.host = host  # a route may lead it to another
         self._relay = relay
         self._client = Side(self, host.buffer, is_client=True)
         self._node: Side | None = None
@@ -101,9 +112,13 @@ class Association:
         self._timer: asyncio.TimerHandle | None = None
         self._deadline_s = self._fires_s = 0.0
         self._open_sides = 0
-        self.client_host, self.client_port = client
-        self.server_port = server_port
+        self._taken = (0, 0.0)
+        self.arrival = arrival
+        self.calling_ae = ""
+        self.routed_from: str | None = None
         self.picked: Picked | None = None
+        self.uncount: Callable[[], None] | None = None  # from what its source has open, when it is gone
+        self.blamed = False  # whether something was held against the picked node
         self.counters = Counters()  # of the picked node; nobody's before that
         self.began_s = host.now()
         self.bytes_in = self.bytes_out = 0
@@ -117,7 +132,7 @@ class Association:
     @property
     def stall_timeout_s(self) -> float:
         """How long a peer may take nothing."""
-        return self._host.stall_timeout_s
+        return self.host.stall_timeout_s
 
     def begin(self) -> None:
         """Start: the client's connection stands."""
@@ -126,7 +141,7 @@ class Association:
 
     def event(self, event: Event) -> None:
         """Tell the relay, and do what it says."""
-        self._carry_out(self._relay.handle(event, self._host.now()))
+        self._carry_out(self._relay.handle(event, self.host.now()))
 
     def received(self, side: Side, data: memoryview) -> None:
         """Take bytes of either side."""
@@ -146,8 +161,8 @@ class Association:
         if other is not None and other.transport is not None and not other.transport.is_closing():
             other.transport.resume_reading()
 
-    def lost(self, side: Side) -> None:
-        """Hear that a connection is gone."""
+    def lost(self, side: Side, why: str | None) -> None:
+        """Hear that a connection is gone, and why where TLS says so."""
         if not side.counted:
             return  # its connecting was cancelled
         self._open_sides -= 1
@@ -156,13 +171,18 @@ class Association:
         elif side is self._node:
             self._node = None
             if not side.discards:
-                self.event(NodeClosed())
+                self.event(NodeClosed(why))
         if self._open_sides == 0 and self.over:
-            self._host.gone(self)
+            self.host.gone(self)
+
+    def taken(self) -> tuple[int, float]:
+        """Return the bytes that the node has acknowledged, and for how many seconds some were on their way to it."""
+        return self._taken if self._node is None else self._node.taken()
 
     def node_picked(self, picked: Picked, counters: Counters) -> None:
         """Take the place that the service found."""
-        self.picked, self.counters = picked, counters
+        self.picked, self.counters, self.blamed = picked, counters, False
+        self._taken = (0, 0.0)
         counters.bytes_in += self.bytes_in  # the request, which came before its node was known
         self.event(NodePicked(picked.node.name, picked.alternatives))
 
@@ -173,10 +193,10 @@ class Association:
         self._count(side)
         self.event(NodeOpened())
 
-    def node_failed(self, reason: str) -> None:
-        """Hear that there is none."""
+    def node_failed(self, reason: str, *, ours: bool) -> None:
+        """Hear that there is none; `ours`: for a reason of this machine."""
         self._connecting = None
-        self.event(NodeFailed(reason))
+        self.event(NodeFailed(reason, ours))
 
     def _count(self, side: Side) -> None:
         side.counted = True
@@ -191,17 +211,27 @@ class Association:
                     self._send(self._client, self._node, data)
                 case StartTimer(seconds):
                     self._start_timer(seconds)
-                case PickNode(calling_ae, tried):
-                    self._host.wants_node(self, calling_ae, tried)
-                case OpenNode():
-                    self._open_node()
-                case CloseNode(linger):
-                    self._close_node(linger=linger)
                 case CloseClient():
                     self._cancel_timer()
                     self._client.close(linger=False)
                 case Ended():
                     self._end(command)
+                case _:
+                    self._arrange(command)
+
+    def _arrange(self, command: PickNode | OpenNode | CloseNode | Blame) -> None:
+        """Carry out what concerns which node it is."""
+        match command:
+            case PickNode(pool, calling_ae, tried):
+                self.calling_ae = calling_ae
+                self.host.wants_node(self, pool, calling_ae, tried)
+            case OpenNode():
+                self._open_node()
+            case CloseNode(linger):
+                self._close_node(linger=linger)
+            case Blame(kind, reason):
+                self.blamed = True
+                self.host.blame(self, kind, reason)
 
     def _send(self, target: Side | None, source: Side | None, data: Data) -> None:
         if target is None or target.send(data):
@@ -212,14 +242,16 @@ class Association:
     def _open_node(self) -> None:
         if self.picked is None:
             raise AssertionError("no node was picked")
-        side = Side(self, self._host.buffer, is_client=False)
-        self._connecting = self._host.connect(self, self.picked, side)
+        side = Side(self, self.host.buffer, is_client=False)
+        self._connecting = self.host.connect(self, self.picked, side)
 
     def _close_node(self, *, linger: bool) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
         if self._node is not None:
+            if self.bytes_in >= _WORTH_ASKING_BYTES:
+                self._taken = self._node.taken()
             self._node.close(linger=linger)
             self._node = None
             if self._client.transport is not None and not self._client.transport.is_closing():
@@ -227,7 +259,7 @@ class Association:
 
     def _end(self, record: Ended) -> None:
         self.over = True
-        self._host.ended(self, record)
+        self.host.ended(self, record)
         self.counters = Counters()
 
     def _start_timer(self, seconds: float) -> None:
@@ -235,7 +267,7 @@ class Association:
 
         Most associations end before any deadline, and making handles is what costs.
         """
-        self._deadline_s = self._host.now() + seconds
+        self._deadline_s = self.host.now() + seconds
         if self._timer is not None:
             if self._fires_s <= self._deadline_s:
                 return
@@ -244,13 +276,13 @@ class Association:
 
     def _wake_at(self, fires_s: float) -> None:
         self._fires_s = fires_s
-        self._timer = self.loop.call_later(max(fires_s - self._host.now(), 0.0), self._woken)
+        self._timer = self.loop.call_later(max(fires_s - self.host.now(), 0.0), self._woken)
 
     def _woken(self) -> None:
         self._timer = None
         if self._node is not None:
             self._node.keep_alive()  # only now: most associations are over sooner, and it costs five system calls
-        if self._host.now() < self._deadline_s:  # the loop counts in milliseconds and may wake us a little early
+        if self.host.now() < self._deadline_s:  # the loop counts in milliseconds and may wake us a little early
             self._wake_at(self._deadline_s)
         else:
             self.event(TimerExpired())

@@ -6,7 +6,7 @@ and leaves it alone: it serves on.  Fields may be added with a default without a
 
 import msgspec
 
-from equipoise.plan.model import Dicom, Endpoint, Node, Persistence
+from equipoise.plan.model import Dicom, Endpoint, Node, NodeTls, PassiveHealth, Persistence, ProxyProtocol, Route, Tls
 from equipoise.plan.states import NodeState
 
 VERSION = 1
@@ -25,6 +25,13 @@ class ServiceTask(msgspec.Struct, frozen=True, kw_only=True):
     queue_wait_s: float
     source_address: str | None
     dicom: Dicom
+    max_per_source: int | None = None
+    slow_start_s: float = 0.0
+    passive_health: PassiveHealth = PassiveHealth()
+    routes: tuple[Route, ...] = ()
+    tls: Tls | None = None
+    node_tls: NodeTls | None = None
+    proxy_protocol: ProxyProtocol = ProxyProtocol()
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
@@ -53,6 +60,7 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True, tag="serve"):
         at_s: When the states were so, on the machine's monotonic clock: older ones do not overwrite newer ones.
         successors: Service name to the socket path of the gateway that has it from now on.
         retire: End when nothing is open any more.
+        learned: By service, what its calling AEs are expected to move: see `policy.prediction`.
     """
 
     services: tuple[ServiceTask, ...]
@@ -61,6 +69,7 @@ class Serve(msgspec.Struct, frozen=True, kw_only=True, tag="serve"):
     sockets: tuple[Endpoint, ...] = ()
     successors: dict[str, str] = {}
     retire: bool = False
+    learned: dict[str, dict[str, float]] = {}
 
 
 class SetNodes(msgspec.Struct, frozen=True, kw_only=True, tag="set_nodes"):
@@ -87,12 +96,13 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
 
 
 class NodeCounters(msgspec.Struct, frozen=True, kw_only=True):
-    """As in `pool.Counters`."""
+    """As in `pool.Counters`; `rested` says why a node gets no new work for a while, or is None."""
 
     connections: int
     associations: int
     bytes_in: int
     bytes_out: int
+    rested: str | None = None
 
 
 class ServiceCounters(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +125,13 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True, tag="happened"):
     events: tuple[msgspec.Raw, ...]
 
 
+class Learned(msgspec.Struct, frozen=True, kw_only=True, tag="learned"):
+    """What is newly expected of a service's calling AEs, in bytes an association."""
+
+    service: str
+    means: dict[str, float]
+
+
 class Soft(msgspec.Struct, frozen=True, kw_only=True, tag="soft"):
     """What a gateway that drains still holds of a service, for its successor.
 
@@ -129,7 +146,7 @@ class Soft(msgspec.Struct, frozen=True, kw_only=True, tag="soft"):
     persistence: tuple[tuple[str, str, float], ...] = ()
 
 
-Body = Hello | Welcome | Serve | SetNodes | Observe | Stop | Done | Observation | Happened | Soft
+Body = Hello | Welcome | Serve | SetNodes | Observe | Stop | Done | Observation | Happened | Learned | Soft
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

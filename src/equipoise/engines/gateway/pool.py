@@ -1,34 +1,33 @@
 """One service's nodes inside a gateway: who may take work, who gets it, who is full.  Pure; time is passed in.
 
+In this order: a client's own node (persistence), while it may take work; else the policy's choice among nodes that are
+up, not rested, not full and, as long as there are others, no backups.
 Counts are by association.  A gateway that drains tells its successor what it still holds (`elsewhere`), so that limits
 and balancing count both.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from equipoise.plan.model import Node, Persistence
+from equipoise.engines.gateway.member import Counters, Member
+from equipoise.engines.gateway.passive import FailureKind, Passive, Rested
+from equipoise.engines.gateway.workload import FLOOR_BYTES, Load, Traffic
+from equipoise.plan.model import Node, PassiveHealth, Persistence
 from equipoise.plan.states import NodeState
-from equipoise.policy.base import Client, Policy
+from equipoise.policy.base import Client, PolicyKind
 from equipoise.policy.persistence import PersistenceTable, persistence_key
+from equipoise.policy.prediction import Predictions
 
-
-@dataclass(slots=True)
-class Counters:
-    """What one node carried since this gateway started.  Bytes in are the client's, bytes out the node's."""
-
-    connections: int = 0
-    associations: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
+_NEVER_RESTED = PassiveHealth(failures=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """A place at a node; it must be given back with `release`."""
+    """A place at a node; it must be given back with `release`.  `load` is what the pool weighs it by, if it does."""
 
     node: Node
     alternatives: int
+    load: Load | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,101 +44,133 @@ class Nobody:
     reason: str
 
 
-class Member:
-    """A node of the pool and what it carries: what policies choose among."""
-
-    __slots__ = ("counters", "elsewhere", "name", "node", "state", "takes_work", "weight")
-
-    def __init__(self, node: Node, state: NodeState) -> None:
-        self.counters = Counters()
-        self.elsewhere = 0  # held by gateways that drain
-        self.configure(node, state)
-
-    def configure(self, node: Node, state: NodeState) -> None:
-        """Take the node's settings and state.  What `pick` asks for each node is worked out here, not there."""
-        self.name, self.node, self.state = node.name, node, state
-        self.weight = state.weight
-        self.takes_work = state.takes_work and node.host is not None
-
-    @property
-    def connections(self) -> int:
-        """Associations open at the node, whoever holds them."""
-        return self.counters.connections + self.elsewhere
-
-    @property
-    def full(self) -> bool:
-        """Whether the node is at its own limit."""
-        return self.node.max_connections is not None and self.connections >= self.node.max_connections
-
-
 class Pool:
     """The nodes of one service."""
 
-    def __init__(self, policy: Policy, persistence: Persistence, max_connections: int | None = None) -> None:
-        self._policy = policy
+    def __init__(
+        self,
+        kind: PolicyKind,
+        persistence: Persistence,
+        max_connections: int | None = None,
+        slow_start_s: float = 0.0,
+        passive: PassiveHealth = _NEVER_RESTED,
+    ) -> None:
+        self._policy = kind.make()
+        self._weighs_work = kind.weighs_work
+        self._slow_start_s = slow_start_s if kind.ramps else 0.0
         self._max_connections = max_connections
         self._persistence = persistence
+        self._passive = Passive(passive)
         self.table = PersistenceTable(persistence.ttl_s)
+        self.predictions = Predictions()
         self.members: dict[str, Member] = {}  # in the configuration's order
+        self._ramping: list[Member] = []
+        self._rested: set[str] = set()  # as of the last pick
         self._leaving: dict[str, Member] = {}  # no longer configured, associations still open
         self._elsewhere: dict[str, Mapping[str, int]] = {}  # by gateway: what it still holds of each node
 
-    def configure(self, nodes: tuple[Node, ...], states: Mapping[str, NodeState]) -> None:
-        """Take these nodes, keeping the counts of those that stay."""
-        before = self._leaving | self.members
+    def configure(self, nodes: tuple[Node, ...], states: Mapping[str, NodeState], now_s: float) -> None:
+        """Take these nodes, keeping what is known of those that stay.  Those that join others start slowly."""
+        before, leaving = self.members, self._leaving | self.members
         self.members = {}
         for node in nodes:
-            member = before.pop(node.name, None)
             state = states.get(node.name) or NodeState("up", node.weight)
-            if member is None:
-                member = Member(node, state)
+            member = leaving.pop(node.name, None) or Member(node, state)
+            worked = member.takes_work and node.name in before
             member.configure(node, state)
             self.members[node.name] = member
-        self._leaving = {name: member for name, member in before.items() if member.counters.connections}
+            if before and not worked:
+                self._returns(member, now_s)
+        self._leaving = {name: member for name, member in leaving.items() if member.counters.connections}
+        self._passive.keep_only(self.members)
+        self._rested &= self.members.keys()
+        self._ramping = [member for member in self.members.values() if member.ramp(now_s, self._slow_start_s)]
         self._count_elsewhere()
 
     def inherit(self, other: "Pool", now_s: float) -> None:
-        """Take over what another pool of the same service holds, before `configure`."""
-        self._leaving = other._leaving | other.members
+        """Take over what another pool of the same service holds and knows, before `configure`."""
+        self.members, self._leaving = other.members, other._leaving
         self._elsewhere = other._elsewhere
         self.table.merge(other.table.entries(now_s), now_s)
+        self.predictions = other.predictions
+        self._passive.inherit(other._passive)
+        self._rested = other._rested
 
-    def set_state(self, name: str, state: NodeState) -> bool:
+    def set_state(self, name: str, state: NodeState, now_s: float) -> bool:
         """Take a node in or out; say whether anything changed."""
         member = self.members.get(name)
         if member is None or member.state == state:
             return False
+        worked = member.takes_work
         member.configure(member.node, state)
+        if not worked:
+            self._returns(member, now_s)
+        self._ramping = [member for member in self.members.values() if member.ramp(now_s, self._slow_start_s)]
         return True
 
-    def pick(self, client: Client, tried: tuple[str, ...], now_s: float) -> Picked | Full | Nobody:
+    def pick(
+        self, client: Client, tried: tuple[str, ...], now_s: float, traffic: Traffic | None = None
+    ) -> Picked | Full | Nobody:
         """Return a place at a node that is not in `tried`; it counts as open from now on."""
         able = [member for member in self.members.values() if member.takes_work and member.name not in tried]
-        group = [member for member in able if not member.node.backup] or able
-        if not group:
+        if not able:
             return Nobody(self._why_nobody(tried))
         if self._max_connections is not None and self.open >= self._max_connections:
             return Full(f"the service is at its max_connections, {self._max_connections}")
+        group = self._group(able, now_s)
         free = [member for member in group if not member.full]
         if not free:
-            return Full(f"every node that is up is at its max_connections: {', '.join(m.name for m in group)}")
+            return Full(self._why_full(group))
         key = persistence_key(self._persistence.by, client, self._persistence.mask, self._persistence.mask6)
         own = self._own(key, now_s)
-        chosen = next((member for member in free if member is own), None) or self._by_policy(free, client)
+        chosen = own if own is not None and own in free else self._by_policy(free, client, now_s)
         if key is not None:
-            returns = own if own is not None and own.full and own.name not in tried else chosen
-            self.table.keep(key, returns.name, now_s)
-        chosen.counters.connections += 1
-        chosen.counters.associations += 1
-        return Picked(chosen.node, alternatives=len(able) - 1)
+            self.table.keep(key, self._home(own, chosen, tried).name, now_s)
+        return self._take_place(chosen, len(able) - 1, client, now_s, traffic)
 
-    def release(self, name: str) -> None:
+    def release(self, picked: Picked) -> None:
         """Give a place back."""
+        name = picked.node.name
         member = self.members.get(name) or self._leaving.get(name)
-        if member is not None and member.counters.connections:
+        if member is None:
+            return
+        if picked.load is not None:
+            member.speedometer.saw(*picked.load.taken())
+            member.workload.remove(picked.load)
+        if member.counters.connections:
             member.counters.connections -= 1
-        if name in self._leaving and not self._leaving[name].counters.connections:
+        if name in self._leaving and not member.counters.connections:
             del self._leaving[name]
+
+    def learn(self, calling_ae: str, moved_bytes: int) -> None:
+        """Take in what an association has moved in all, where the policy goes by it."""
+        if self._weighs_work:
+            self.predictions.learn(calling_ae, moved_bytes)
+
+    def failed(self, node_name: str, client: Client, kind: FailureKind, reason: str, now_s: float) -> Rested | None:
+        """Count an association that failed at a node, once each; return the rest that begins with it, if one does."""
+        member = self.members.get(node_name)
+        if member is None:
+            return None
+        may_rest = member.takes_work and self._is_not_the_last(member, now_s)
+        rested = self._passive.failed(node_name, client, kind, reason, now_s, may_rest=may_rest)
+        if rested is not None:
+            self._rested.add(node_name)
+        return rested
+
+    def succeeded(self, node_name: str, client: Client, now_s: float) -> None:
+        """Count an association that went well, once each and not if it has failed."""
+        if node_name in self.members:
+            self._passive.succeeded(node_name, now_s)
+
+    def rested(self, node_name: str, now_s: float) -> str | None:
+        """Return why a node is rested and until when, in a sentence; None where it is not."""
+        member = self.members.get(node_name)
+        said = self._passive.said(node_name, now_s)
+        if member is None or said is None:
+            return None
+        last = member.takes_work and not self._is_not_the_last(member, now_s)
+        return f"{said}; still asked, for no other takes work" if last else said
 
     def counters(self, name: str) -> Counters:
         """Return a node's counters, also of one that is leaving.  Raises: KeyError."""
@@ -162,8 +193,39 @@ class Pool:
         for name, member in self.members.items():
             member.elsewhere = sum(counts.get(name, 0) for counts in self._elsewhere.values())
 
+    def _returns(self, member: Member, now_s: float) -> None:
+        """Start a node slowly that did not work before; what its traffic said then does not hold any more."""
+        if member.takes_work:
+            self._passive.forget(member.name)
+            self._rested.discard(member.name)
+            member.ramp_from_s = now_s
+
+    def _group(self, able: list[Member], now_s: float) -> list[Member]:
+        """Leave out nodes that are rested, then backups, as long as somebody remains.
+
+        So a healthy backup comes before a rested primary, and the last node is never left out.
+        """
+        self._ramping = [member for member in self._ramping if member.ramp(now_s, self._slow_start_s)]
+        if self._rested:
+            self._end_rests(now_s)
+            able = [member for member in able if member.name not in self._rested] or able
+        return [member for member in able if not member.is_backup] or able
+
+    def _end_rests(self, now_s: float) -> None:
+        """Take nodes in again whose rest is over: slowly, for all their connections have gone elsewhere meanwhile."""
+        for name in [name for name in self._rested if not self._passive.is_rested(name, now_s)]:
+            self._rested.discard(name)
+            member = self.members[name]
+            member.ramp_from_s = now_s
+            if member.ramp(now_s, self._slow_start_s) and member not in self._ramping:
+                self._ramping.append(member)
+
+    def _is_not_the_last(self, member: Member, now_s: float) -> bool:
+        others = (other for other in self.members.values() if other is not member and other.takes_work)
+        return any(not self._passive.is_rested(other.name, now_s) for other in others)
+
     def _own(self, key: str | None, now_s: float) -> Member | None:
-        """Return the client's own node; one that is drained or down loses the client, one that is full does not."""
+        """Return the client's own node; one that is drained or down loses the client, one full or rested does not."""
         name = None if key is None else self.table.node_of(key, now_s)
         if key is None or name is None:
             return None
@@ -173,16 +235,46 @@ class Pool:
             return None
         return member
 
-    def _by_policy(self, free: list[Member], client: Client) -> Member:
+    def _home(self, own: Member | None, chosen: Member, tried: tuple[str, ...]) -> Member:
+        """Return where the client comes next time: one whose node is only full or rested goes back there."""
+        stays = own is not None and (own.full or own.name in self._rested) and own.name not in tried
+        return own if own is not None and stays else chosen
+
+    def _by_policy(self, free: list[Member], client: Client, now_s: float) -> Member:
+        if self._weighs_work:
+            own = max(self.predictions.expected(client.calling_ae), FLOOR_BYTES)
+            unknown = max(self.predictions.average, FLOOR_BYTES)
+            fastest = self._fastest(free, now_s)
+            for member in free:
+                member.weigh(own, unknown, fastest[member.node.weight], now_s)
         return self.members[self._policy.pick(free, client)]
+
+    def _fastest(self, free: list[Member], now_s: float) -> dict[int, float]:
+        """Return the speed of the fastest of the nodes of each weight: weights that differ are an operator's word."""
+        fastest: dict[int, float] = {}
+        for member in free:
+            member.look_at_speed(now_s)
+            weight = member.node.weight
+            fastest[weight] = max(member.speedometer.bytes_per_s, fastest.get(weight, 0.0))
+        return fastest
+
+    def _take_place(
+        self, member: Member, alternatives: int, client: Client, now_s: float, traffic: Traffic | None
+    ) -> Picked:
+        load = None
+        if self._weighs_work:
+            load = Load(self.predictions.expected(client.calling_ae), traffic)
+            member.workload.add(load)
+        member.counters.connections += 1
+        member.counters.associations += 1
+        return Picked(member.node, alternatives, load)
+
+    def _why_full(self, group: list[Member]) -> str:
+        full = ", ".join(member.name for member in group)
+        rested = ", ".join(sorted(self._rested.difference(member.name for member in group)))
+        return f"every node that is up is at its max_connections: {full}" + (f"; rested: {rested}" if rested else "")
 
     def _why_nobody(self, tried: tuple[str, ...]) -> str:
         """Return why each node takes no work, for the one who reads the event."""
-        said = (f"{name} {'tried' if name in tried else _why_not(member)}" for name, member in self.members.items())
+        said = (f"{name} {'tried' if name in tried else member.why_not()}" for name, member in self.members.items())
         return "no node takes work: " + ", ".join(said)
-
-
-def _why_not(member: Member) -> str:
-    if member.node.host is None:
-        return "has a name that does not resolve"
-    return "has weight 0" if member.state.state == "up" else f"is {member.state.state}"

@@ -32,6 +32,7 @@ from equipoise.engines.gateway.messages import (
     Done,
     Happened,
     Hello,
+    Learned,
     Message,
     Observation,
     Observe,
@@ -42,17 +43,20 @@ from equipoise.engines.gateway.messages import (
     Stop,
     Welcome,
 )
-from equipoise.engines.gateway.service import Room, Service, Surroundings
+from equipoise.engines.gateway.room import Room
+from equipoise.engines.gateway.security import Security, secured
+from equipoise.engines.gateway.service import Service, Surroundings
 from equipoise.engines.gateway.side import LINGER_S, READ_BUFFER_BYTES
 from equipoise.engines.gateway.successor import Successors
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
 from equipoise.policy.catalogue import policies
-from equipoise.state.events import Event, EventsDropped, TaskFailed
+from equipoise.state.events import Event, EventsDropped, TaskFailed, TaskHindered
 
 MAX_EVENTS = 20_000  # about 10 MB; at a busy site several minutes without a supervisor
 _EVENTS_AT_ONCE = 500
 _FLUSH_S = 0.2  # a busy site has hundreds a second; each flush wakes the supervisor
+_LEARNED_S = 5.0  # what is lost at most where a gateway is killed
 _SPARE_FILES = 128  # control sockets, clients that are being turned away, libraries
 _ACCEPT_AGAIN_S = 0.1
 
@@ -74,10 +78,10 @@ class Gateway:
         self._retire = False
         self._supervisor: Channel | None = None
         self._predecessors: dict[Channel, str] = {}
-        self._successors = Successors(self._tasks)
+        self._successors = Successors(self._tasks, clock)
         self._events: deque[msgspec.Raw] = deque()
         self._dropped = 0
-        self._flushing = False
+        self._flushing = self._telling = False
         self._orders: asyncio.Queue[tuple[Channel, Message, list[socket.socket]]] = asyncio.Queue()
         self._ended = asyncio.Event()
         self._max_files = raise_file_limit()
@@ -88,6 +92,7 @@ class Gateway:
             emit=self._emit,
             room=Room(0),
             changed=self._changed,
+            service=self._service,
         )
 
     async def run(self) -> None:
@@ -107,6 +112,7 @@ class Gateway:
             self._path.unlink(missing_ok=True)
             listener.close()
             self._successors.close()
+            self._tell_learned()
             self._flush()
             await self._tasks.cancel_all()
 
@@ -194,6 +200,9 @@ class Gateway:
             return f"this gateway's version does not know balance {', '.join(unknown)}"
         try:
             await self._serve_tasks({task.name: task for task in serve.services})
+            for name, means in serve.learned.items():
+                if (service := self._services.get(name)) is not None:
+                    service.pool.predictions.load(means)
         except OSError as error:
             return f"cannot listen: {error.strerror or error}"
         self._told, self._retire = serve.services, serve.retire
@@ -202,16 +211,29 @@ class Gateway:
         return await self._name_successors(serve.successors)
 
     async def _serve_tasks(self, tasks: dict[str, ServiceTask]) -> None:
-        for name, task in tasks.items():
-            states = _of_service(self._states, name)
-            if name not in self._services:
-                self._services[name] = self._come_back(name) or Service(task, states, self._around)
-            self._services[name].configure(task, states)
+        for task in tasks.values():
+            self._take_task(task, tasks)
+        for name, task in tasks.items():  # when all pools are there that routes lead to
             await self._services[name].listen({endpoint: self._sockets[endpoint] for endpoint in task.listen})
         for name in [name for name in self._services if name not in tasks]:
             service = self._services.pop(name)
             service.leave()
             self._leaving.append(service)
+
+    def _take_task(self, task: ServiceTask, tasks: dict[str, ServiceTask]) -> None:
+        name, states = task.name, _of_service(self._states, task.name)
+        service = self._services.get(name) or self._come_back(name)
+        before, told = (service.security, service.task) if service is not None else (Security(), None)
+        security, problem = secured(task, before, told)
+        if problem is not None:  # it serves on with what it has: one bad file must not stop the others
+            self._emit(TaskHindered(task=f"TLS of {name}", reason=problem))
+        if service is None:
+            service = Service(task, states, self._around, security)
+        self._services[name] = service
+        service.configure(task, states, security, tasks)
+
+    def _service(self, name: str) -> Service | None:
+        return self._services.get(name) or next((each for each in self._leaving if each.name == name), None)
 
     def _come_back(self, name: str) -> Service | None:
         """Return a service that was leaving: it goes on with what it holds, and its successor counts that no more."""
@@ -257,7 +279,7 @@ class Gateway:
             service.leave()
         self._drop_sockets(set())
         self._retire = True
-        self._leaving = [service for service in services if not service.is_empty]
+        self._leaving = services
         self._services.clear()
         self._end_if_empty()
         self._tasks.spawn("gateway.drain", self._drain(drain_s))
@@ -271,12 +293,26 @@ class Gateway:
 
     def _changed(self, service: Service) -> None:
         self._successors.changed(service)
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_later(_LEARNED_S, self._tell_learned)
         if service.is_empty and service in self._leaving:
-            self._leaving.remove(service)
             self._end_if_empty()
 
+    def _tell_learned(self) -> None:
+        """Have the supervisor keep what was learned of calling AEs; without one it waits."""
+        self._telling = False
+        for service in (*self._services.values(), *self._leaving):
+            self._tell_learned_of(service)
+
+    def _tell_learned_of(self, service: Service) -> None:
+        if self._supervisor is not None and (means := service.pool.predictions.take_changes()):
+            self._supervisor.send(Learned(service=service.name, means=means))
+
     def _end_if_empty(self) -> None:
-        self._leaving = [service for service in self._leaving if not service.is_empty]
+        for service in [service for service in self._leaving if service.is_empty]:
+            self._tell_learned_of(service)  # later it is forgotten
+            self._leaving.remove(service)
         if self._retire and not self._services and not self._leaving:
             self._ended.set()
 
@@ -284,7 +320,7 @@ class Gateway:
         self._predecessors[channel] = soft.gateway
         service = self._services.get(soft.service)
         if service is not None:
-            service.pool.table.merge(soft.persistence, asyncio.get_running_loop().time())
+            service.pool.table.merge(soft.persistence, self._clock.monotonic())
             service.hear_elsewhere(soft.gateway, soft.open)
 
     def _emit(self, event: Event) -> None:

@@ -29,7 +29,9 @@ class ClientClosed(msgspec.Struct, frozen=True, gc=False):
 
 
 class NodeClosed(msgspec.Struct, frozen=True, gc=False):
-    """The node's connection is gone."""
+    """The node's connection is gone; `reason` is what TLS says of it, since a node may refuse us late."""
+
+    reason: str | None = None
 
 
 class NodePicked(msgspec.Struct, frozen=True, gc=False):
@@ -51,9 +53,10 @@ class NodeOpened(msgspec.Struct, frozen=True, gc=False):
 
 
 class NodeFailed(msgspec.Struct, frozen=True, gc=False):
-    """The connection to the picked node could not be made."""
+    """The connection to the picked node could not be made; `ours`: for a reason of this machine, not the node's."""
 
     reason: str
+    ours: bool = False
 
 
 class TimerExpired(msgspec.Struct, frozen=True, gc=False):
@@ -107,10 +110,22 @@ class ToNode(msgspec.Struct, frozen=True, gc=False):
 
 
 class PickNode(msgspec.Struct, frozen=True, gc=False):
-    """Give back the node picked before, if any, and find one that is not in `tried`."""
+    """Give back the node picked before, if any, and find one of this pool that is not in `tried`."""
 
+    pool: str
     calling_ae: str
     tried: tuple[str, ...]
+
+
+class Blame(msgspec.Struct, frozen=True, gc=False):
+    """The node picked last failed in a way that counts against it; at most once for each node picked.
+
+    Attributes:
+        kind: refused, busy, aborted, status or slow.
+    """
+
+    kind: str
+    reason: str
 
 
 class OpenNode(msgspec.Struct, frozen=True, gc=False):
@@ -137,8 +152,12 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     """The conversation is over and the node is free; what remains is only to see the connections closed.
 
     `node` and what follows are as in `state.events.AssociationEnded`.
+
+    Attributes:
+        pool: The service whose pool was chosen; the service that the client came to where none was.
     """
 
+    pool: str
     calling_ae: str
     called_ae: str
     node: str | None
@@ -149,4 +168,4 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     messages: tuple[MessageCount, ...]
 
 
-Command = ToClient | ToNode | PickNode | OpenNode | StartTimer | CloseNode | CloseClient | Ended
+Command = ToClient | ToNode | PickNode | Blame | OpenNode | StartTimer | CloseNode | CloseClient | Ended

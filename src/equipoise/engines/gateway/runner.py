@@ -18,7 +18,7 @@ from equipoise.base.tasks import Tasks
 from equipoise.engines.base import Observation
 from equipoise.engines.gateway import worker
 from equipoise.engines.gateway.channel import Channel
-from equipoise.engines.gateway.messages import Happened, Message, Serve, ServiceTask, SetNodes, Stop
+from equipoise.engines.gateway.messages import Happened, Learned, Message, Serve, ServiceTask, SetNodes, Stop
 from equipoise.engines.gateway.render import Artifact, render
 from equipoise.engines.gateway.sockets import check_listener, open_listener
 from equipoise.engines.gateway.worker import Worker
@@ -29,6 +29,7 @@ from equipoise.state.events import Event, GatewayLost, GatewayReplaced, GatewayS
 _QUICK_DEATH_S = 10.0  # a gateway that ends sooner is started again only after a pause
 _PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0)
 _SILENT_LOOKS = 3
+MAX_LEARNED = 4096  # calling AEs of one service: as many as a gateway keeps
 _LAST_WORDS_S = 5.0  # beyond its drain, for a gateway that is told to stop
 
 
@@ -41,6 +42,9 @@ class GatewayEngine:
         clock: Tells how long a process lived.
         emit: Takes events of ours.
         relay_events: Takes the gateways' events as JSON, as they come.
+
+    Attributes:
+        learned: By service, what its calling AEs are expected to move: gateways add to it, new ones get it.
     """
 
     name = "gateway"
@@ -63,6 +67,7 @@ class GatewayEngine:
         self._retiring: list[Worker] = []
         self._artifact = Artifact("", ())
         self._states: dict[str, NodeState] = {}
+        self.learned: dict[str, dict[str, float]] = {}
         self._lock = asyncio.Lock()
         self._closing = False
         self._quick_deaths = 0
@@ -257,6 +262,7 @@ class GatewayEngine:
     async def _serve(self, process: Worker, tasks: tuple[ServiceTask, ...], successors: dict[str, str]) -> None:
         needed = {endpoint for task in tasks for endpoint in task.listen}
         new = tuple(sorted(needed - process.holds))
+        new_services = {task.name for task in tasks} - {task.name for task in process.tasks}
         order = Serve(
             services=tasks,
             states=self._states,
@@ -264,6 +270,7 @@ class GatewayEngine:
             sockets=new,
             successors=successors,
             retire=process.retiring,
+            learned={name: self.learned[name] for name in new_services if name in self.learned},
         )
         await process.tell(order, [self._sockets[endpoint] for endpoint in new])
         process.tasks, process.holds, process.successors = tasks, needed, successors
@@ -301,8 +308,20 @@ class GatewayEngine:
         return started
 
     def _heard(self, channel: Channel, message: Message, sockets: list[socket.socket]) -> None:
-        if isinstance(message.body, Happened):
-            self._relay_events(message.body.events)
+        match message.body:
+            case Happened(events=events):
+                self._relay_events(events)
+            case Learned(service=service, means=means):
+                self._keep_learned(service, means)
+
+    def _keep_learned(self, service: str, means: dict[str, float]) -> None:
+        """Take what a gateway learned; of too many titles, which callers choose, those silent for longest go."""
+        known = self.learned.setdefault(service, {})
+        for calling_ae, mean in means.items():
+            known.pop(calling_ae, None)
+            known[calling_ae] = mean
+        for calling_ae in list(known)[: max(len(known) - MAX_LEARNED, 0)]:
+            del known[calling_ae]
 
     def _lost(self, channel: Channel, reason: str) -> None:
         for process in self._all():

@@ -1,39 +1,43 @@
-"""One service inside a gateway: its listeners, its pool, its queue, its associations."""
+"""One service inside a gateway: its listeners, its pool, its queue, its associations.
+
+Where its routes lead on, an association moves to the service whose pool it is for, and is that one's from then on.
+"""
 
 import asyncio
 import socket
+import ssl
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address, ip_network
-from typing import cast
 
 from equipoise.base.clock import Clock
+from equipoise.base.errors import PeerError
 from equipoise.base.tasks import Tasks
+from equipoise.engines.gateway.admission import Door
+from equipoise.engines.gateway.arrival import Arrival
+from equipoise.engines.gateway.calling import Caller, CallError
+from equipoise.engines.gateway.conditions import is_within, networks_of
 from equipoise.engines.gateway.driver import Association
+from equipoise.engines.gateway.entrance import Entrance, Handshake, NotLetIn
 from equipoise.engines.gateway.messages import NodeCounters, ServiceCounters, ServiceTask
+from equipoise.engines.gateway.passive import FailureKind
 from equipoise.engines.gateway.pool import Full, Nobody, Picked, Pool
 from equipoise.engines.gateway.relay import Abort, Ended, Finish, NoNode
 from equipoise.engines.gateway.relay_dicom import DicomRelay
-from equipoise.engines.gateway.side import LINGER_S, Side
+from equipoise.engines.gateway.room import Room
+from equipoise.engines.gateway.security import Security
+from equipoise.engines.gateway.side import Side
 from equipoise.engines.gateway.sockets import BACKLOG
+from equipoise.engines.gateway.waiting import Queue
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
 from equipoise.policy.base import Client
 from equipoise.policy.catalogue import policies
-from equipoise.proto.dicom.pdu import REJECT_LIMIT
-from equipoise.state.events import AssociationEnded, Event
+from equipoise.proto.proxy_protocol import Address
+from equipoise.state.events import AssociationEnded, Event, NodeRested
 
 _NO_ROOM = "the gateway's limit of open files is reached; raise it (LimitNOFILE), or find out who holds so many"
-MAX_WAITING = 1024  # callers in one queue; each holds a connection and its request
-
-
-@dataclass(slots=True)
-class Room:
-    """Clients' connections of the whole process."""
-
-    limit: int
-    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Surroundings:
     Attributes:
         room: The clients that the process holds, and how many it can (its file limit).
         changed: Called when a service's open counts have changed.
+        service: Finds a service of this process by name; one that is leaving, too.
     """
 
     buffer: memoryview
@@ -51,31 +56,27 @@ class Surroundings:
     emit: Callable[[Event], None]
     room: Room
     changed: Callable[["Service"], None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiting:
-    association: Association
-    client: Client
-    tried: tuple[str, ...]
-    timer: asyncio.TimerHandle
+    service: Callable[[str], "Service | None"]
 
 
 class Service:
     """One service.  It serves until it is told to leave, and is empty when its last association has ended."""
 
-    def __init__(self, task: ServiceTask, states: Mapping[str, NodeState], around: Surroundings) -> None:
+    def __init__(
+        self, task: ServiceTask, states: Mapping[str, NodeState], around: Surroundings, security: Security
+    ) -> None:
         self._around = around
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[Endpoint, asyncio.Server] = {}
-        self._waiting: dict[Association, _Waiting] = {}  # first come, first served
-        self._serving_waiting = self._serve_again = False
+        self._queue = Queue(self._give_node)
+        self._entering: dict[Entrance, str] = {}  # to the address that it counts for
         self._associations: set[Association] = set()
         self._closing: set[Association] = set()
-        self.buffer = around.buffer
+        self._sources: Counter[str] = Counter()  # of clients that came here, kept only where they are limited
+        self.buffer, self.room = around.buffer, around.room
         self.now = around.clock.monotonic
-        self.pool = self._make_pool(task)
-        self._take(task, states)
+        self.pool = _pool(task)
+        self._take(task, states, security)
 
     @property
     def name(self) -> str:
@@ -89,26 +90,24 @@ class Service:
 
     @property
     def held(self) -> int:
-        """Clients' connections held, those that are closing included."""
-        return len(self._associations) + len(self._closing)
+        """Clients' connections held, those that are entering or closing included."""
+        return len(self._entering) + len(self._associations) + len(self._closing)
 
     @property
     def is_empty(self) -> bool:
         """Whether no connection is open any more."""
         return self.held == 0
 
-    def configure(self, task: ServiceTask, states: Mapping[str, NodeState]) -> None:
-        """Take a new task; what is open goes on."""
-        before = self.task
-        if (before.balance, before.persistence, before.max_connections) != (
-            task.balance,
-            task.persistence,
-            task.max_connections,
-        ):
-            old, self.pool = self.pool, self._make_pool(task)
-            self.pool.inherit(old, self._loop.time())
-        self._take(task, states)
-        self._serve_waiting()
+    def configure(
+        self, task: ServiceTask, states: Mapping[str, NodeState], security: Security, doors: Mapping[str, ServiceTask]
+    ) -> None:
+        """Take a new task; what is open goes on.  `doors` are the tasks that its routes may lead to."""
+        if _pooled(self.task) != _pooled(task):
+            old, self.pool = self.pool, _pool(task)
+            self.pool.inherit(old, self.now())
+        self._take(task, states, security)
+        self._door = Door.of(task, doors)
+        self._queue.serve()
 
     async def listen(self, sockets: Mapping[Endpoint, socket.socket]) -> None:
         """Accept on exactly these sockets, which stay the caller's."""
@@ -116,7 +115,7 @@ class Service:
             self._listeners.pop(endpoint).close()
         for endpoint in set(sockets) - set(self._listeners):
             self._listeners[endpoint] = await self._loop.create_server(
-                partial(_Accepting, self, endpoint.port), sock=sockets[endpoint].dup(), backlog=BACKLOG
+                partial(Entrance, self, endpoint.port), sock=sockets[endpoint].dup(), backlog=BACKLOG
             )
 
     def leave(self) -> None:
@@ -127,22 +126,24 @@ class Service:
 
     def set_state(self, node: str, state: NodeState) -> None:
         """Take a node in or out, now."""
-        if not self.pool.set_state(node, state):
+        if not self.pool.set_state(node, state, self.now()):
             return
         if state.state == "disabled":
             for association in [a for a in self._associations if a.picked and a.picked.node.name == node]:
                 association.event(Finish(f"{node} was disabled"))
-        self._serve_waiting()
+        self._queue.serve()
 
     def abort_all(self, reason: str) -> None:
         """End what is open, politely."""
+        for entrance in list(self._entering):
+            entrance.abort(reason)
         for association in list(self._associations):
             association.event(Abort(reason))
 
     def hear_elsewhere(self, gateway: str, counts: Mapping[str, int]) -> None:
         """Note what another gateway still holds."""
         self.pool.set_elsewhere(gateway, counts)
-        self._serve_waiting()
+        self._queue.serve()
 
     def observe(self) -> ServiceCounters:
         """Return the counters."""
@@ -152,19 +153,71 @@ class Service:
                 associations=member.counters.associations,
                 bytes_in=member.counters.bytes_in,
                 bytes_out=member.counters.bytes_out,
+                rested=self.pool.rested(name, self.now()),
             )
             for name, member in self.pool.members.items()
         }
-        return ServiceCounters(clients=len(self._associations), waiting=len(self._waiting), nodes=nodes)
+        return ServiceCounters(clients=len(self._associations), waiting=len(self._queue), nodes=nodes)
 
-    # What associations ask of it: see driver.Host
+    # What entrances ask of it: see entrance.Host
 
-    def accepted(self, client: tuple[str, int], port: int) -> Association:
-        """Return the association for a client that has just connected."""
-        relay = DicomRelay(self.task.dicom, self._refused(client[0]), self.now())
-        association = Association(self, relay, client, port)
+    @property
+    def artim_s(self) -> float:
+        """How long a client may take before its request."""
+        return self.task.dicom.artim_s
+
+    @property
+    def expects_header(self) -> bool:
+        """Whether clients come with a PROXY header."""
+        return self.task.proxy_protocol.accept
+
+    def context(self, port: int) -> ssl.SSLContext | None:
+        """Return what TLS on this port is agreed by, None where it is plain.  Raises: PeerError where it cannot be."""
+        tls = self.task.tls
+        if tls is None or (tls.ports and port not in tls.ports):
+            return None
+        if self.security.to_clients is None:
+            raise PeerError("the certificate of this service cannot be used; `equipoise check` says why")
+        return self.security.to_clients
+
+    def enter(self, entrance: Entrance, peer: Address) -> NotLetIn | None:
+        """Give a connection a place in the process, unless it may not have one."""
+        if self.room.held >= self.room.limit:
+            return NotLetIn("no_room", _NO_ROOM)
+        if self.expects_header and not is_within(peer[0], self._brokers):
+            return NotLetIn("refused", f"source {peer[0]} is not in allow_from")
+        self.room.held += 1
+        self._entering[entrance] = ""
+        return None
+
+    def crowded(self, entrance: Entrance, source_ip: str) -> str | None:
+        """Count a connection for its source; return why it may not have one more."""
+        limit = self.task.max_per_source
+        if limit is None:
+            return None
+        if self._sources[source_ip] >= limit:
+            return f"{source_ip} has {limit} connections open, which is max_per_source"
+        self._sources[source_ip] += 1
+        self._entering[entrance] = source_ip
+        return None
+
+    def left(self, entrance: Entrance) -> None:
+        """Take back the place of a connection that came to nothing."""
+        if counted := self._entering.pop(entrance):
+            self._forget_source(counted)
+        self.room.held -= 1
+        self._around.changed(self)
+
+    def agree(self, entrance: Entrance, handshake: Handshake) -> asyncio.Task[None]:
+        """Run the entrance's `secure`."""
+        return self._around.tasks.spawn("gateway.tls", entrance.secure(handshake))
+
+    def accepted(self, entrance: Entrance, arrival: Arrival) -> Association:
+        """Return the association for a client; it takes over the place of its entrance."""
+        counted = self._entering.pop(entrance)
+        association = Association(self, DicomRelay(self._door, arrival.client[0], self.now()), arrival)
+        association.uncount = partial(self._forget_source, counted) if counted else None
         self._associations.add(association)
-        self._around.room.held += 1
         return association
 
     def not_taken(self, ended: str, reason: str, client: str = "unknown") -> None:
@@ -187,110 +240,103 @@ class Service:
             )
         )
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more client can be held."""
-        return self._around.room.held < self._around.room.limit
+    # What associations ask of it: see driver.Host
 
-    def wants_node(self, association: Association, calling_ae: str, tried: tuple[str, ...]) -> None:
-        """Pick a node, in turn with those who came before."""
+    def wants_node(self, association: Association, pool: str, calling_ae: str, tried: tuple[str, ...]) -> None:
+        """Pick a node, in turn with those who came before; where another service's pool is asked for, that one does."""
+        if pool != self.name:
+            self._move(association, pool, calling_ae, tried)
+            return
         self._release(association)
-        client = Client(association.client_host, calling_ae)
-        if not self._waiting and self._give_node(association, client, tried) is None:
-            return
-        if len(self._waiting) >= MAX_WAITING:
-            association.event(NoNode(limit=True, reason=f"{MAX_WAITING} callers wait already"))
-            return
-        timer = self._loop.call_later(self.task.queue_wait_s, self._waited_enough, association)
-        self._waiting[association] = _Waiting(association, client, tried, timer)
+        client = Client(association.arrival.client[0], calling_ae)
+        self._queue.ask(association, client, tried, self.task.queue_wait_s)
 
     def connect(self, association: Association, picked: Picked, side: Side) -> asyncio.Task[None]:
         """Begin to connect to the picked node."""
         return self._around.tasks.spawn("gateway.connect", self._connect(association, picked, side))
 
+    def blame(self, association: Association, kind: str, reason: str) -> None:
+        """Hold a failure against the picked node, which may be rested for it."""
+        if association.picked is None:
+            return
+        client = Client(association.arrival.client[0], association.calling_ae)
+        name = association.picked.node.name
+        rested = self.pool.failed(name, client, FailureKind(kind), reason, self.now())
+        if rested is not None:
+            self._around.emit(
+                NodeRested(
+                    service=self.name,
+                    node=name,
+                    failures=rested.failures,
+                    reason=rested.reason,
+                    rest_s=rested.rest_s,
+                )
+            )
+
     def ended(self, association: Association, record: Ended) -> None:
         """Free the node, and tell what happened."""
-        self._forget_waiting(association)
+        self._queue.forget(association)
+        if record.setup_ms is not None:
+            self._learn(association, record)
         self._release(association)
         self._associations.discard(association)
         self._closing.add(association)
-        self._around.emit(
-            AssociationEnded(
-                service=self.name,
-                client=str(Endpoint(association.client_host, association.client_port)),
-                calling_ae=record.calling_ae,
-                called_ae=record.called_ae,
-                node=record.node,
-                tried=record.tried,
-                ended=record.ended,
-                reason=record.reason,
-                duration_s=round(self.now() - association.began_s, 6),
-                setup_ms=record.setup_ms,
-                bytes_in=association.bytes_in,
-                bytes_out=association.bytes_out,
-                messages=record.messages,
-            )
-        )
-        self._serve_waiting()
+        self._around.emit(_event(self.name, association, record, self.now()))
+        self._queue.serve()
 
     def gone(self, association: Association) -> None:
         """Forget an association whose connections are all closed."""
         self._closing.discard(association)
-        self._around.room.held -= 1
+        self.room.held -= 1
+        if association.uncount is not None:
+            association.uncount()
         self._around.changed(self)
 
     # Inside
 
-    def _make_pool(self, task: ServiceTask) -> Pool:
-        return Pool(policies()[task.balance].make(), task.persistence, task.max_connections)
-
-    def _take(self, task: ServiceTask, states: Mapping[str, NodeState]) -> None:
+    def _take(self, task: ServiceTask, states: Mapping[str, NodeState], security: Security) -> None:
         self.task = task
-        self._networks = [ip_network(text) for text in task.allow_from]
-        self.pool.configure(task.nodes, states)
+        self.security = security
+        self._brokers = networks_of(task.allow_from if task.proxy_protocol.accept else ())
+        self._caller = Caller(task, security.to_nodes)
+        self.pool.configure(task.nodes, states, self.now())
 
-    def _refused(self, source: str) -> str | None:
-        if not self._networks or any(ip_address(source) in network for network in self._networks):
-            return None
-        return f"source {source} is not in allow_from"
+    def _move(self, association: Association, pool: str, calling_ae: str, tried: tuple[str, ...]) -> None:
+        """Hand an association over to the service that a route leads to."""
+        target = self._around.service(pool)
+        if target is None:
+            association.event(NoNode(limit=False, reason=f"the service {pool} has been taken out"))
+            return
+        self._associations.discard(association)
+        target._associations.add(association)
+        association.host, association.routed_from = target, self.name
+        self._around.changed(self)
+        target.wants_node(association, pool, calling_ae, tried)
+
+    def _learn(self, association: Association, record: Ended) -> None:
+        """Remember how much this sender moved, and that the node did well."""
+        self.pool.learn(record.calling_ae, association.bytes_in + association.bytes_out)
+        if association.picked is not None and not association.blamed:
+            client = Client(association.arrival.client[0], record.calling_ae)
+            self.pool.succeeded(association.picked.node.name, client, self.now())
 
     def _release(self, association: Association) -> None:
         if association.picked is not None:
-            self.pool.release(association.picked.node.name)
+            self.pool.release(association.picked)
             association.picked = None
             self._around.changed(self)
 
-    def _serve_waiting(self) -> None:
-        """Give every caller that can have a node one.
-
-        Giving may end an association, which frees a place and brings us here again: that is noted and not nested, for
-        the queue is longer than Python's stack.
-        """
-        self._serve_again = True
-        if self._serving_waiting:
-            return
-        self._serving_waiting = True
-        try:
-            while self._serve_again:
-                self._serve_again = False
-                self._serve_queue()
-        finally:
-            self._serving_waiting = False
-
-    def _serve_queue(self) -> None:
-        for waiting in list(self._waiting.values()):
-            if waiting.association not in self._waiting:
-                continue  # it ended while an earlier one was served
-            full = self._give_node(waiting.association, waiting.client, waiting.tried)
-            if full is not None and not waiting.tried:
-                return  # every node is full, for those behind it, too
+    def _forget_source(self, source_ip: str) -> None:
+        self._sources[source_ip] -= 1
+        if self._sources[source_ip] <= 0:
+            del self._sources[source_ip]
 
     def _give_node(self, association: Association, client: Client, tried: tuple[str, ...]) -> Full | None:
         """Answer an association that wants a node; return why it has to wait, where it has to."""
-        outcome = self.pool.pick(client, tried, self._loop.time())
+        outcome = self.pool.pick(client, tried, self.now(), association)
         if isinstance(outcome, Full):
             return outcome
-        self._forget_waiting(association)
+        self._queue.forget(association)
         if isinstance(outcome, Nobody):
             association.event(NoNode(limit=False, reason=outcome.reason))
         else:
@@ -298,59 +344,41 @@ class Service:
             association.node_picked(outcome, self.pool.counters(outcome.node.name))
         return None
 
-    def _waited_enough(self, association: Association) -> None:
-        waiting = self._waiting[association]
-        full = self._give_node(association, waiting.client, waiting.tried)
-        if full is None:
-            return
-        self._forget_waiting(association)
-        association.event(NoNode(limit=True, reason=f"waited {self.task.queue_wait_s:g} s: {full.reason}"))
-
-    def _forget_waiting(self, association: Association) -> None:
-        waiting = self._waiting.pop(association, None)
-        if waiting is not None:
-            waiting.timer.cancel()
-
     async def _connect(self, association: Association, picked: Picked, side: Side) -> None:
-        host, port = picked.node.host or "", picked.node.port or association.server_port
-        source = (self.task.source_address, 0) if self.task.source_address else None
         try:
-            await self._loop.create_connection(lambda: side, host, port, local_addr=source)
-        except OSError as error:
-            association.node_failed(f"{host} port {port}: {error.strerror or error}")
+            await self._caller.call(picked.node, association.arrival, side)
+        except CallError as error:
+            association.node_failed(str(error), ours=error.ours)
             return
         association.node_opened(side)
 
 
-class _Accepting(asyncio.BufferedProtocol):
-    """A client that is just connecting: hands its transport on to the association made for it."""
+def _pooled(task: ServiceTask) -> tuple[object, ...]:
+    return task.balance, task.persistence, task.max_connections, task.slow_start_s, task.passive_health
 
-    def __init__(self, service: Service, port: int) -> None:
-        self._service = service
-        self._port = port
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Make the association, or say that there is no room for it."""
-        stream = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of asyncio's
-        peer = stream.get_extra_info("peername")
-        if peer is None:
-            self._service.not_taken("no_request", "gone before it was asked who it is")
-            stream.abort()
-            return
-        if not self._service.has_room:
-            self._service.not_taken("no_room", _NO_ROOM, str(Endpoint(peer[0], peer[1])))
-            stream.write(REJECT_LIMIT.encode())
-            stream.write_eof()  # not close: that could destroy the answer on its way
-            asyncio.get_running_loop().call_later(LINGER_S, stream.abort)
-            return
-        association = self._service.accepted((peer[0], peer[1]), self._port)
-        stream.set_protocol(association.client_side)
-        association.client_side.connection_made(stream)
-        association.begin()
+def _pool(task: ServiceTask) -> Pool:
+    kind = policies()[task.balance]
+    return Pool(kind, task.persistence, task.max_connections, task.slow_start_s, task.passive_health)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where bytes go that nobody will read."""
-        return self._service.buffer
 
-    def buffer_updated(self, nbytes: int) -> None:
-        """Drop them."""
+def _event(service: str, association: Association, record: Ended, now_s: float) -> AssociationEnded:
+    arrival = association.arrival
+    return AssociationEnded(
+        service=service,
+        client=str(Endpoint(*arrival.client)),
+        calling_ae=record.calling_ae,
+        called_ae=record.called_ae,
+        node=record.node,
+        tried=record.tried,
+        ended=record.ended,
+        reason=record.reason,
+        duration_s=round(now_s - association.began_s, 6),
+        setup_ms=record.setup_ms,
+        bytes_in=association.bytes_in,
+        bytes_out=association.bytes_out,
+        messages=record.messages,
+        routed_from=association.routed_from,
+        tls=arrival.tls,
+        certificate=arrival.certificate,
+    )

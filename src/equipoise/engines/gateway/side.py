@@ -5,11 +5,13 @@ Every read of every connection goes into the same buffer, and has been handled w
 
 import asyncio
 import os
+import ssl
 from contextlib import suppress
 from typing import Protocol, cast
 
+from equipoise.base.tls_problems import handshake_problem
 from equipoise.engines.gateway.relay import Data, Event, WriteStalled
-from equipoise.engines.gateway.sockets import borrowed, keep_alive
+from equipoise.engines.gateway.sockets import borrowed, keep_alive, taken
 
 READ_BUFFER_BYTES = 1024 * 1024  # one a process, not one a connection; see docs/adr/0002 for what sizes were tried
 MAX_DROPPED_BYTES = 1 << 20  # what a peer may still send after the end: more than is on its way at once
@@ -34,8 +36,8 @@ class Owner(Protocol):
     def drained(self, side: "Side") -> None:
         """Hear that all that waited has left."""
 
-    def lost(self, side: "Side") -> None:
-        """Hear that the connection is gone."""
+    def lost(self, side: "Side", why: str | None) -> None:
+        """Hear that the connection is gone, and why where TLS says so."""
 
 
 class Side(asyncio.BufferedProtocol):
@@ -47,6 +49,7 @@ class Side(asyncio.BufferedProtocol):
         "_descriptor",
         "_dropped",
         "_kept_alive",
+        "_secured",
         "_stall_timer",
         "_unsent",
         "counted",
@@ -63,6 +66,7 @@ class Side(asyncio.BufferedProtocol):
         self._unsent = 0
         self.is_client = is_client
         self._kept_alive = False
+        self._secured = False  # by TLS
         self._dropped = 0
         self.counted = False  # among the association's open connections
         self.discards = False  # the end has been said; what still comes is read and dropped
@@ -73,7 +77,9 @@ class Side(asyncio.BufferedProtocol):
         stream = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of asyncio's
         self.transport = stream
         self._descriptor = stream.get_extra_info("socket").fileno()
-        stream.set_write_buffer_limits(high=0)  # to hear of a peer that is behind, and when it has caught up
+        self._secured = stream.get_extra_info("ssl_object") is not None
+        # To hear of a peer that is behind, and when it has caught up; with 0 uvloop's TLS holds back without need.
+        stream.set_write_buffer_limits(high=1 if self._secured else 0)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next read goes."""
@@ -95,17 +101,19 @@ class Side(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell that the connection is gone."""
         self._cancel_stall_timer()
-        self._association.lost(self)
+        why = handshake_problem(exc, server=self.is_client) if isinstance(exc, ssl.SSLError) else None
+        self._association.lost(self, why)
 
     def send(self, data: Data) -> bool:
         """Send; say whether all of it has left.
 
         What the kernel takes at once goes straight to it; the rest is copied, so that the buffer is free in any case.
+        Under TLS all goes to the transport: the descriptor would send it in the clear.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
             return True
-        if transport.get_write_buffer_size() == 0:
+        if not self._secured and transport.get_write_buffer_size() == 0:
             try:
                 sent = os.write(self._descriptor, data)
             except BlockingIOError:
@@ -135,6 +143,12 @@ class Side(asyncio.BufferedProtocol):
             self._kept_alive = True
             with borrowed(self._descriptor, peer[0]) as sock, suppress(OSError):
                 keep_alive(sock)
+
+    def taken(self) -> tuple[int, float]:
+        """Return the bytes that the peer has acknowledged, and for how many seconds some were on their way to it."""
+        if self.transport is None or self.transport.is_closing():
+            return 0, 0.0
+        return taken(self._descriptor)
 
     def close(self, *, linger: bool) -> None:
         """Close once everything has left; with `linger` let the peer do it, which keeps our last words from a reset."""

@@ -5,6 +5,7 @@ Source: ip(7), IP_FREEBIND; tcp(7), keepalive.  Accepted connections inherit the
 
 import errno
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,9 @@ BACKLOG = 1024  # callers wait here while a gateway is restarted; the kernel cap
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78  # linux/in.h, linux/in6.h: not in Python's socket module
 # A dead peer is noticed after 60 + 6 x 10 s, long before firewalls forget the flow (350 s at the shortest).
 _KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 60, 10, 6
+
+_U64 = struct.Struct("=Q")
+_TCP_INFO_BYTES, _ACKNOWLEDGED_AT, _BUSY_AT = 176, 120, 168  # linux/tcp.h: tcpi_bytes_acked, tcpi_busy_time
 
 
 def open_listener(endpoint: Endpoint) -> socket.socket:
@@ -61,6 +65,16 @@ def keep_alive(sock: socket.socket) -> None:
     set_option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
     set_option(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
     set_option(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+
+
+def taken(descriptor: int) -> tuple[int, float]:
+    """Return the bytes that a TCP peer has acknowledged, and for how many seconds some were on their way to it."""
+    with borrowed(descriptor, "") as sock:
+        information = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    if len(information) < _TCP_INFO_BYTES:
+        return 0, 0.0  # a kernel before 4.9 does not count it
+    (acknowledged,), (busy_us,) = (_U64.unpack_from(information, at) for at in (_ACKNOWLEDGED_AT, _BUSY_AT))
+    return acknowledged, busy_us / 1e6
 
 
 def _bound(endpoint: Endpoint) -> socket.socket:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 
+from equipoise.base.clock import Clock
 from equipoise.base.tasks import Tasks
 from equipoise.engines.gateway.channel import Channel, connected
 from equipoise.engines.gateway.messages import Message, Soft
@@ -16,8 +17,9 @@ _COALESCE_S = 0.05  # changes within this time go out together
 class Successors:
     """The successors of this process's services."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, clock: Clock) -> None:
         self._tasks = tasks
+        self._clock = clock
         self._name = str(os.getpid())
         self._channels: dict[str, Channel] = {}  # by socket path
         self._paths: dict[str, str] = {}  # by service
@@ -29,8 +31,7 @@ class Successors:
         if channel is None or channel.closed:
             channel = self._channels[path] = Channel(await connected(path, _CONNECT_S), _ignore, _ignore_end)
         self._paths[service.name] = path
-        now_s = asyncio.get_running_loop().time()
-        self._send(service, tuple(service.pool.table.entries(now_s)))
+        self._send(service, tuple(service.pool.table.entries(self._clock.monotonic())))
 
     def forget(self, service: str) -> None:
         """Take a service back: its successor counts nothing of ours for it any more."""

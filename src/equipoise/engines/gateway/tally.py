@@ -38,6 +38,11 @@ class Tally:
         """Requests that wait for their final response."""
         return len(self._open)
 
+    @property
+    def awaited_by_client(self) -> frozenset[str]:
+        """The commands to which the node owes the client a final response."""
+        return frozenset(request.command for (by_client, _), (request, _) in self._open.items() if by_client)
+
     def saw(self, message: CommandSet, *, from_client: bool, now_s: float) -> None:
         """Count a command set.  Raises: PduError where a side has too many requests open."""
         if message.field == C_CANCEL_RQ:

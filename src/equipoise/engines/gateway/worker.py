@@ -81,7 +81,9 @@ class Worker:
         if not isinstance(answer, Counters):
             return Observation()
         nodes = {
-            node_key(name, node): NodeCount(count.connections, count.associations, count.bytes_in, count.bytes_out)
+            node_key(name, node): NodeCount(
+                count.connections, count.associations, count.bytes_in, count.bytes_out, count.rested
+            )
             for name, service in answer.services.items()
             for node, count in service.nodes.items()
         }

@@ -2,12 +2,13 @@
 
 Everything else of a request passes as it came: items that this module does not know, user identity, their order.
 Source: DICOM PS3.8 sections 9.3.2 and 9.3.3 (the PDUs), annex D.1 (maximum length); PS3.7 annex D.3.3.3 (asynchronous
-operations window).
+operations window), D.3.3.4 (role selection).
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from equipoise.proto.dicom.pdu import AbortReason, Pdu, PduError, PduType
 
@@ -23,7 +24,7 @@ _U32 = struct.Struct(">I")
 _CALLED, _CALLING = slice(4, 20), slice(20, 36)
 _TITLE_BYTES = 16
 _APPLICATION, _CONTEXT_RQ, _CONTEXT_AC, _ABSTRACT, _TRANSFER, _USER = 0x10, 0x20, 0x21, 0x30, 0x40, 0x50
-_MAX_LENGTH, _IMPLEMENTATION_CLASS, _ASYNC_WINDOW, _IMPLEMENTATION_VERSION = 0x51, 0x52, 0x53, 0x55
+_MAX_LENGTH, _IMPLEMENTATION_CLASS, _ASYNC_WINDOW, _ROLES, _IMPLEMENTATION_VERSION = 0x51, 0x52, 0x53, 0x54, 0x55
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,15 @@ class PresentationContext:
 
 
 @dataclass(frozen=True, slots=True)
+class RoleSelection:
+    """Which roles the requestor offers to take for a SOP class.  Without one it is SCU, who asks, and not SCP."""
+
+    sop_class: str
+    scu: bool
+    scp: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AssociateRequest:
     """What a balancer reads of an A-ASSOCIATE-RQ.
 
@@ -43,6 +53,7 @@ class AssociateRequest:
         max_length: None where the item is missing.
         has_window: Whether an asynchronous operations window is proposed.
         proposed_mask: The proposed contexts as one number: bit n stands for id n.
+        proposal_at: Places in `body`: from the first to the last context, then each role selection.
     """
 
     protocol_version: int
@@ -52,12 +63,26 @@ class AssociateRequest:
     has_window: bool
     proposed_mask: int
     body: bytes
+    proposal_at: tuple[slice, ...] = ()
+
+    @property
+    def proposal(self) -> bytes:
+        """The items that say what is asked for: contexts and role selections.  The same bytes ask for the same.
+
+        Not decoded before it is asked for, since many have 128 contexts and few services look.
+        """
+        first, *roles = self.proposal_at
+        return b"".join((self.body[first], *(self.body[place] for place in roles))) if roles else self.body[first]
 
     @property
     def contexts(self) -> tuple[PresentationContext, ...]:
-        """The proposals; decoded when asked for, since most have 128 of them and few services look."""
-        found = _items(self.body, _FIXED_BYTES, len(self.body))
-        return tuple(_context(self.body, start, end) for kind, start, end in found if kind == _CONTEXT_RQ)
+        """What is proposed."""
+        return tuple(contexts_of(self.proposal))
+
+    @property
+    def role_selections(self) -> tuple[RoleSelection, ...]:
+        """Which roles are offered.  Raises: PduError."""
+        return tuple(role_selections_of(self.proposal))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,52 +106,61 @@ class AssociateAccept:
         return sum(1 << number for number, result in self.results.items() if result == 0)
 
 
+class _UserInformation(NamedTuple):
+    """What is read of item 0x50; `roles_at`: places of the role selections."""
+
+    max_length: int | None = None
+    has_window: bool = False
+    roles_at: tuple[slice, ...] = ()
+
+
 def parse_request(body: bytes) -> AssociateRequest:
     """Read the body of an A-ASSOCIATE-RQ.  Raises: PduError."""
-    _check_fixed(body, "A-ASSOCIATE-RQ")
+    contexts, user = _read(body, "A-ASSOCIATE-RQ", _CONTEXT_RQ)
     proposed_mask = 0
-    user: tuple[int | None, bool] | None = None
-    for kind, start, end in _items(body, _FIXED_BYTES, len(body)):
-        if kind == _CONTEXT_RQ:
-            number = _check_context(body, start, end)
-            if proposed_mask >> number & 1:
-                raise _invalid(f"presentation context id {number} is proposed twice")
-            proposed_mask |= 1 << number
-        elif kind == _USER:
-            if user is not None:  # which of them counts is anybody's guess, the node's may differ from ours
-                raise _invalid("user information is there twice")
-            user = _read_user(body, start, end)
+    for start, end in contexts:
+        number = _check_context(body, start, end)
+        if proposed_mask >> number & 1:
+            raise _invalid(f"presentation context id {number} is proposed twice")
+        proposed_mask |= 1 << number
     if not proposed_mask:
         raise _invalid("A-ASSOCIATE-RQ without a presentation context")
-    max_length, has_window = user or (None, False)
     return AssociateRequest(
         protocol_version=int.from_bytes(body[0:2], "big"),
         called_ae=ae_text(body[_CALLED]),
         calling_ae=ae_text(body[_CALLING]),
-        max_length=max_length,
-        has_window=has_window,
+        max_length=user.max_length,
+        has_window=user.has_window,
         proposed_mask=proposed_mask,
         body=body,
+        proposal_at=(slice(contexts[0][0] - _ITEM.size, contexts[-1][1]), *user.roles_at),
     )
 
 
 def parse_accept(body: bytes) -> AssociateAccept:
     """Read the body of an A-ASSOCIATE-AC.  Raises: PduError."""
-    _check_fixed(body, "A-ASSOCIATE-AC")
+    contexts, user = _read(body, "A-ASSOCIATE-AC", _CONTEXT_AC)
     results: dict[int, int] = {}
-    user: tuple[int | None, bool] | None = None
-    for kind, start, end in _items(body, _FIXED_BYTES, len(body)):
-        if kind == _CONTEXT_AC:
-            number = _context_id(body, start, end)
-            if number in results:
-                raise _invalid(f"presentation context id {number} is answered twice")
-            results[number] = body[start + 2]
-        elif kind == _USER:
-            if user is not None:  # which of them counts is anybody's guess, the node's may differ from ours
-                raise _invalid("user information is there twice")
-            user = _read_user(body, start, end)
-    max_length, has_window = user or (None, False)
-    return AssociateAccept(results=results, max_length=max_length, has_window=has_window, body=body)
+    for start, end in contexts:
+        number = _context_id(body, start, end)
+        if number in results:
+            raise _invalid(f"presentation context id {number} is answered twice")
+        results[number] = body[start + 2]
+    return AssociateAccept(results=results, max_length=user.max_length, has_window=user.has_window, body=body)
+
+
+def contexts_of(proposal: bytes) -> Iterator[PresentationContext]:
+    """Yield the contexts of a `proposal`."""
+    for kind, start, end in _items(proposal, 0, len(proposal)):
+        if kind == _CONTEXT_RQ:
+            yield _context(proposal, start, end)
+
+
+def role_selections_of(proposal: bytes) -> Iterator[RoleSelection]:
+    """Yield the role selections of a `proposal`.  Raises: PduError."""
+    for kind, start, end in _items(proposal, 0, len(proposal)):
+        if kind == _ROLES:
+            yield _role_selection(proposal[start:end])
 
 
 def forwarded_request(request: AssociateRequest, *, called_ae: str | None, unlimited_as: int) -> bytes:
@@ -193,11 +227,6 @@ def _invalid(message: str) -> PduError:
     return PduError(message, AbortReason.INVALID_VALUE)
 
 
-def _check_fixed(body: bytes, label: str) -> None:
-    if len(body) < _FIXED_BYTES:
-        raise _invalid(f"{label} of {len(body)} bytes, its fixed fields alone have {_FIXED_BYTES}")
-
-
 def _items(body: bytes, start: int, end: int) -> list[tuple[int, int, int]]:
     """Return type, start and end of the value of each item between two places.  Raises: PduError."""
     found = []
@@ -211,6 +240,22 @@ def _items(body: bytes, start: int, end: int) -> list[tuple[int, int, int]]:
         found.append((kind, start, start + length))
         start += length
     return found
+
+
+def _read(body: bytes, label: str, context_kind: int) -> tuple[list[tuple[int, int]], _UserInformation]:
+    """Return where the contexts of this kind are, and the user information.  Raises: PduError."""
+    if len(body) < _FIXED_BYTES:
+        raise _invalid(f"{label} of {len(body)} bytes, its fixed fields alone have {_FIXED_BYTES}")
+    contexts = []
+    user: _UserInformation | None = None
+    for kind, start, end in _items(body, _FIXED_BYTES, len(body)):
+        if kind == context_kind:
+            contexts.append((start, end))
+        elif kind == _USER:
+            if user is not None:  # which of them counts is anybody's guess, the node's may differ from ours
+                raise _invalid("user information is there twice")
+            user = _read_user(body, start, end)
+    return contexts, user or _UserInformation()
 
 
 def _context_id(body: bytes, start: int, end: int) -> int:
@@ -245,13 +290,22 @@ def _uid(field: bytes) -> str:
     return ae_text(field[:64])  # PS3.5 section 9.1: at most 64 characters
 
 
-def _read_user(body: bytes, start: int, end: int) -> tuple[int | None, bool]:
-    """Return the maximum length and whether there is a window.
+def _role_selection(value: bytes) -> RoleSelection:
+    """Read item 0x54: a length, a SOP class, one byte for each role; padding behind them is let pass."""
+    size = int.from_bytes(value[:2], "big")
+    if len(value) < 2 + size + 2:
+        raise _invalid(f"role selection of {len(value)} bytes, its SOP class alone has {size}")
+    return RoleSelection(_uid(value[2 : 2 + size]), scu=value[2 + size] == 1, scp=value[3 + size] == 1)
+
+
+def _read_user(body: bytes, start: int, end: int) -> _UserInformation:
+    """Return what is read of the user information.
 
     All sub-items are walked, also those behind the ones looked for: what is forwarded later must be whole.
     """
     max_length: int | None = None
     has_window = False
+    roles_at: list[slice] = []
     for kind, value_start, value_end in _items(body, start, end):
         if kind == _MAX_LENGTH:
             if value_end - value_start != 4:
@@ -261,7 +315,9 @@ def _read_user(body: bytes, start: int, end: int) -> tuple[int | None, bool]:
             max_length = int(_U32.unpack_from(body, value_start)[0])
         elif kind == _ASYNC_WINDOW:
             has_window = True
-    return max_length, has_window
+        elif kind == _ROLES:
+            roles_at.append(slice(value_start - _ITEM.size, value_end))
+    return _UserInformation(max_length, has_window, tuple(roles_at))
 
 
 def _forwarded(pdu: AssociateRequest | AssociateAccept, unlimited_as: int) -> bytearray:

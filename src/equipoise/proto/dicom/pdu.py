@@ -131,11 +131,22 @@ def describe_abort(body: bytes) -> str:
 _TYPES = {int(kind): kind for kind in PduType}  # five times as fast as calling the enumeration
 
 
+# What a first byte most often means where a peer speaks something else.
+_OTHER_PROTOCOLS = {
+    0x16: ", it begins a TLS handshake; this side is plain DICOM: turn TLS off at the peer, or on here",
+    0x15: ", it is an alert of TLS; this side is plain DICOM: turn TLS off at the peer, or on here",
+    0x47: ", it reads like HTTP (GET)",
+    0x48: ", it reads like HTTP",
+    0x50: ", it reads like a PROXY header or HTTP (POST)",
+}
+
+
 def parse_type(code: int) -> PduType:
     """Return the type that a PDU's first byte means.  Raises: PduError."""
     kind = _TYPES.get(code)
     if kind is None:
-        raise PduError(f"PDU type 0x{code:02X} is not one of 0x01 to 0x07", AbortReason.UNRECOGNIZED_PDU)
+        hint = _OTHER_PROTOCOLS.get(code, "")
+        raise PduError(f"PDU type 0x{code:02X} is not one of 0x01 to 0x07{hint}", AbortReason.UNRECOGNIZED_PDU)
     return kind
 
 

@@ -1,0 +1,5 @@
+"""`equipoise doctor`: what is wrong with this machine, and with what a site asks of it, before people notice.
+
+`gather_*` look and change nothing; `judge_*` are pure, facts in and findings out; `examine.py` puts them together.
+Leaves out the nodes themselves: whether they answer is what checks and `probe` find out.
+"""

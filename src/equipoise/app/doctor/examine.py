@@ -1,0 +1,57 @@
+"""Look at everything, then judge it: what `equipoise doctor` does."""
+
+from pathlib import Path
+
+from equipoise.app.doctor.facts import Running
+from equipoise.app.doctor.findings import Finding, fine, warning
+from equipoise.app.doctor.gather_certificates import gather_certificates
+from equipoise.app.doctor.gather_machine import gather_machine
+from equipoise.app.doctor.gather_site import gather_site
+from equipoise.app.doctor.judge_certificates import judge_certificates
+from equipoise.app.doctor.judge_machine import judge_machine
+from equipoise.app.doctor.judge_site import judge_site
+from equipoise.app.document import last_plan, read_document
+from equipoise.app.wiring import catalogue
+from equipoise.base.clock import Clock
+from equipoise.base.errors import EquipoiseError
+from equipoise.base.paths import Directories
+from equipoise.config.loading import load
+from equipoise.plan.compile import compile_plan
+from equipoise.plan.inputs import HostFacts
+from equipoise.plan.model import Plan
+
+
+def examine(site: Path | None, running: Running | None, directories: Directories, clock: Clock) -> tuple[Finding, ...]:
+    """Return what is found, in the order in which it was looked at.
+
+    Args:
+        site: The document, or None for what the running supervisor has applied.
+        running: That supervisor, or None where none answers.
+        directories: Those of this instance.
+        clock: Time.
+
+    Raises: EquipoiseError where the document cannot be used.
+    """
+    plan, first = _plan(site, running, directories)
+    machine = gather_machine(directories, running)
+    findings = [first, *judge_machine(machine, running)]
+    if plan is not None:
+        orphaned = running is None and machine.gateways > 0
+        findings += judge_site(plan, machine, gather_site(plan, running, clock, orphaned=orphaned))
+        findings += judge_certificates(gather_certificates(plan), clock.wall())
+    return tuple(findings)
+
+
+def _plan(site: Path | None, running: Running | None, directories: Directories) -> tuple[Plan | None, Finding]:
+    if site is not None:
+        document = load(read_document(site), str(site), catalogue())
+        return compile_plan(document.site, HostFacts()), fine("site", f"{document.site.site}, from {site}")
+    if running is None:
+        return None, fine("site", "none given, and no supervisor runs: the machine alone is looked at")
+    try:
+        plan = last_plan(directories.state, catalogue())
+    except EquipoiseError as error:
+        return None, warning("site", str(error), "ask as the balancer's user or as root, or name the site's file")
+    if plan is None:
+        return None, warning("site", f"no applied plan is in {directories.state}", "name the site's file")
+    return plan, fine("site", f"{plan.site}, as the running balancer serves it")

@@ -1,0 +1,169 @@
+"""Judge what a site asks of a machine: plan and facts in, findings out.  Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from equipoise.app.doctor.facts import FileLimit, Kernel, Listener, Lookup, Machine, Source, Surroundings
+from equipoise.app.doctor.findings import Finding, fine, problem, warning
+from equipoise.config.fields import numeric, split_port
+from equipoise.plan.model import Plan, Service
+
+_BIND_LOW_PORTS = 10  # CAP_NET_BIND_SERVICE of linux/capability.h
+_SPARE_FILES = 128  # what a gateway keeps for itself
+_ASSUMED_ASSOCIATIONS = 1000  # where the site sets no limit
+_SLOW_LOOKUP_S = 0.5
+
+
+def judge_site(plan: Plan, machine: Machine, found: Surroundings) -> Iterator[Finding]:
+    """Yield what is to be said of this site on this machine."""
+    yield from _listeners(found.listeners, machine)
+    yield from _addresses(found.listeners)
+    yield from _taken_on_the_way(found.listeners, machine.kernel)
+    for source in found.sources:
+        yield _source(source)
+    yield _files(plan, machine.files)
+    yield from _ports_to_nodes(plan, machine.kernel)
+    yield from _names(found.lookups)
+    yield from _same_nodes(plan, found.lookups)
+
+
+def _listeners(listeners: tuple[Listener, ...], machine: Machine) -> Iterator[Finding]:
+    held = [listener for listener in listeners if listener.held]
+    if held:
+        yield fine("ports", f"{_listed(held)}: held by the running balancer")
+    low = [listener for listener in listeners if _lacks_right(listener, machine)]
+    if low:
+        yield _rights(low, machine)
+    for listener in listeners:
+        if listener.refused is not None and listener not in low:
+            seen, _, do = listener.refused.partition("; ")
+            yield problem("ports", seen, do or "correct it, or choose another port")
+    free = [each for each in listeners if not each.held and each.refused is None]
+    if free:
+        yield fine("ports", f"{_listed(free)}: free")
+
+
+def _lacks_right(listener: Listener, machine: Machine) -> bool:
+    low = listener.endpoint.port < machine.kernel.first_free_port
+    return not listener.held and low and not machine.capabilities >> _BIND_LOW_PORTS & 1
+
+
+def _rights(low: list[Listener], machine: Machine) -> Finding:
+    seen = f"{_listed(low)}: {machine.user} lacks CAP_NET_BIND_SERVICE, the right to ports below "
+    do = "the systemd unit in packaging/ grants it; else start as root, or choose higher ports"
+    return warning("rights", f"{seen}{machine.kernel.first_free_port}", do)
+
+
+def _addresses(listeners: tuple[Listener, ...]) -> Iterator[Finding]:
+    absent = sorted({listener.endpoint.host for listener in listeners if not listener.local})
+    if absent:
+        do = "bring it up (`ip address add`); its services wait for it.  On a stand-by machine this is as it should be"
+        yield warning("addresses", f"not on this machine: {', '.join(absent)}", do)
+    elif listeners:
+        yield fine("addresses", "all on this machine")
+
+
+def _taken_on_the_way(listeners: tuple[Listener, ...], kernel: Kernel) -> Iterator[Finding]:
+    """Yield ports that any outgoing connection may have taken when the balancer starts."""
+    if kernel.local_ports is None:
+        return
+    first, last = kernel.local_ports
+    ports = sorted({listener.endpoint.port for listener in listeners})
+    open_to_all = [
+        port for port in ports if first <= port <= last and not any(a <= port <= b for a, b in kernel.reserved_ports)
+    ]
+    if open_to_all:
+        said = ",".join(map(str, open_to_all))
+        do = f"add {said} to net.ipv4.ip_local_reserved_ports (`sysctl`), or choose a port outside of them"
+        yield warning("ports", f"{said}: within {first} to {last}, from which outgoing connections take theirs", do)
+
+
+def _source(source: Source) -> Finding:
+    if source.local:
+        return fine("source address", f"{source.address} is on this machine")
+    do = f"bring it up, or correct {source.where}: until then no node can be called from it"
+    return problem("source address", f"{source.address} is not on this machine", do)
+
+
+def _files(plan: Plan, files: FileLimit) -> Finding:
+    listeners = sum(len(service.listen) for service in plan.services)
+    room = max(0, (files.hard - _SPARE_FILES - 2 * listeners) // 2)
+    limited = [_most_associations(service) for service in plan.services]
+    known = sum(each for each in limited if each is not None)
+    wanted = known + sum(
+        max(_ASSUMED_ASSOCIATIONS, _of_its_nodes(service))
+        for service, most in zip(plan.services, limited, strict=True)
+        if most is None
+    )
+    seen = f"{files.hard} open files for {files.whose}: room for {room} associations, of two each"
+    if room < wanted:
+        what = (
+            f"{wanted}" if None not in limited else f"{wanted}, counting {_ASSUMED_ASSOCIATIONS} where it sets no limit"
+        )
+        do = f"the site wants {what}: raise LimitNOFILE of the unit (or `ulimit -Hn`), or lower max_connections"
+        return (problem if room < known else warning)("open files", seen, do)
+    return fine("open files", seen)
+
+
+def _most_associations(service: Service) -> int | None:
+    """Return how many associations a service lets be open at once, or None where it does not say."""
+    if service.max_connections is not None:
+        return service.max_connections
+    return None if any(node.max_connections is None for node in service.nodes) else _of_its_nodes(service)
+
+
+def _of_its_nodes(service: Service) -> int:
+    return sum(node.max_connections for node in service.nodes if node.max_connections is not None)
+
+
+def _ports_to_nodes(plan: Plan, kernel: Kernel) -> Iterator[Finding]:
+    """Yield nodes that may have more associations than there are ports to call them from."""
+    if kernel.local_ports is None:
+        return
+    count = kernel.local_ports[1] - kernel.local_ports[0] + 1
+    for service in plan.services:
+        for node in service.nodes:
+            if node.max_connections is not None and node.max_connections > count:
+                seen = f"{service.name}/{node.name} may have {node.max_connections}, and {count} can call it"
+                yield warning("outgoing ports", seen, "widen net.ipv4.ip_local_port_range, or lower max_connections")
+
+
+def _names(lookups: tuple[Lookup, ...]) -> Iterator[Finding]:
+    resolved = [lookup for lookup in lookups if lookup.addresses]
+    for lookup in lookups:
+        if lookup not in resolved:
+            do = "correct it, add it to DNS or /etc/hosts, or write the IP address; until then the node takes no work"
+            yield problem("names", f"{lookup.name}: {lookup.reason}", do)
+        elif len(lookup.addresses) > 1:
+            seen = f"{lookup.name} has {len(lookup.addresses)} addresses: {', '.join(lookup.addresses)}"
+            do = "a node is one server: only one of them is called; write a node for each server, by its own address"
+            yield warning("names", seen, do)
+    if not resolved:
+        return
+    slowest = max(resolved, key=lambda lookup: lookup.took_s or 0.0)
+    took_s = slowest.took_s or 0.0
+    if took_s > _SLOW_LOOKUP_S:
+        do = "look at the resolver (/etc/resolv.conf): one that is slow now is the first to fail; or write IP addresses"
+        yield warning("names", f"{slowest.name} took {took_s:.1f} s", do)
+    else:
+        yield fine("names", f"{len(resolved)} resolve, the slowest in {took_s * 1000:.0f} ms")
+
+
+def _same_nodes(plan: Plan, lookups: tuple[Lookup, ...]) -> Iterator[Finding]:
+    """Yield nodes of one pool that are one and the same server under two names."""
+    first_address = {lookup.name: lookup.addresses[0] for lookup in lookups if lookup.addresses}
+    for service in plan.services:
+        nodes = defaultdict(list)
+        for node in service.nodes:
+            host, port = split_port(node.address)
+            address = host if numeric(host) is not None else first_address.get(host)
+            if address is not None:
+                nodes[address, port].append(node.name)
+        for (address, _), names in nodes.items():
+            if len(names) > 1:
+                seen = f"{service.name}: {' and '.join(names)} are both {address}"
+                yield warning("nodes", seen, "a pool that counts a server twice is smaller than it looks; correct one")
+
+
+def _listed(listeners: list[Listener]) -> str:
+    return ", ".join(str(listener.endpoint) for listener in listeners)

@@ -1,0 +1,104 @@
+"""A node of a pool and what it carries: what policies choose among."""
+
+from dataclasses import dataclass
+
+from equipoise.engines.gateway.speed import Speedometer
+from equipoise.engines.gateway.workload import Workload
+from equipoise.plan.model import Node
+from equipoise.plan.states import NodeState
+
+_FIRST_SHARE = 0.1  # of its weight, at the start of a ramp: enough to warm up, little enough to fail
+
+
+@dataclass(slots=True)
+class Counters:
+    """What one node carried since this gateway started.  Bytes in are the client's, bytes out the node's."""
+
+    connections: int = 0
+    associations: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Member:
+    """One node.
+
+    Attributes:
+        elsewhere: Associations held by gateways that drain.
+        weight: What policies go by: the node's, less while it ramps.
+        work: As in `policy.base.Candidate`; the pool sets it before it asks a policy.
+        ramp_from_s: When the node began to take work again, while it ramps.
+    """
+
+    __slots__ = (
+        "counters",
+        "elsewhere",
+        "is_backup",
+        "name",
+        "node",
+        "ramp_from_s",
+        "speedometer",
+        "state",
+        "takes_work",
+        "weight",
+        "work",
+        "workload",
+    )
+
+    def __init__(self, node: Node, state: NodeState) -> None:
+        self.speedometer = Speedometer()
+        self.counters = Counters()
+        self.workload = Workload()
+        self.elsewhere = 0
+        self.work = 0.0
+        self.ramp_from_s: float | None = None
+        self.configure(node, state)
+
+    def configure(self, node: Node, state: NodeState) -> None:
+        """Take the node's settings and state.  What `pick` asks for each node is worked out here, not there."""
+        self.name, self.node, self.state = node.name, node, state
+        self.weight = float(state.weight)
+        self.takes_work = state.takes_work and node.host is not None
+        self.is_backup = node.backup
+
+    @property
+    def connections(self) -> int:
+        """Associations open at the node, whoever holds them."""
+        return self.counters.connections + self.elsewhere
+
+    @property
+    def full(self) -> bool:
+        """Whether the node is at its own limit."""
+        return self.node.max_connections is not None and self.connections >= self.node.max_connections
+
+    def ramp(self, now_s: float, slow_start_s: float) -> bool:
+        """Set the weight by the time since `ramp_from_s`; say whether it is still less than the node's own."""
+        passed_s = slow_start_s if self.ramp_from_s is None else now_s - self.ramp_from_s
+        if passed_s >= slow_start_s:
+            self.ramp_from_s = None
+            self.weight = float(self.state.weight)
+            return False
+        self.weight = self.state.weight * (_FIRST_SHARE + (1 - _FIRST_SHARE) * max(passed_s, 0.0) / slow_start_s)
+        return True
+
+    def weigh(self, own_bytes: float, unknown_bytes: float, fastest_bytes_per_s: float, now_s: float) -> None:
+        """Set the work that an association of `own_bytes` would make here, as it would be for the fastest node.
+
+        It waits for itself and for what is in its way; and each of those in its way waits for just as much of it.
+        An association that no load stands for has `unknown_bytes` left.
+        """
+        others = max(self.connections - len(self.workload), 0) * min(unknown_bytes, own_bytes)
+        here = own_bytes + 2 * (self.workload.in_the_way(own_bytes, now_s) + others)
+        self.work = here / self.speedometer.share(fastest_bytes_per_s, now_s)
+
+    def look_at_speed(self, now_s: float) -> None:
+        """Learn how fast the node takes what its associations are relieved of."""
+        if self.speedometer.is_due(now_s):
+            self.workload.tell_taken(self.speedometer)
+            self.speedometer.take_sample(now_s)
+
+    def why_not(self) -> str:
+        """Return why the node takes no work, for people."""
+        if self.node.host is None:
+            return "has a name that does not resolve"
+        return "has weight 0" if self.state.state == "up" else f"is {self.state.state}"

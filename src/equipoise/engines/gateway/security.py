@@ -1,0 +1,57 @@
+"""What one service's TLS is agreed by, made of its files: once for clients, once for nodes.
+
+Files are read when a task is taken, so that connections made from then on have a renewed certificate and those that are
+open keep theirs.  The supervisor has tried the files before; where one is spoiled since, what was there before stays.
+"""
+
+import ssl
+from dataclasses import dataclass, replace
+
+from equipoise.base.errors import EquipoiseError
+from equipoise.base.tls import client_context, server_context
+from equipoise.engines.gateway.messages import ServiceTask
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """The contexts of one service; None where it is plain, or where no file could ever be used."""
+
+    to_clients: ssl.SSLContext | None = None
+    to_nodes: ssl.SSLContext | None = None
+
+
+def secured(task: ServiceTask, before: Security, told: ServiceTask | None) -> tuple[Security, str | None]:
+    """Return a service's contexts, and in words what could not be made anew.
+
+    Args:
+        task: What the service is to be.
+        before: What it has.
+        told: What it was, or None; where its TLS stays the same, so do the contexts.  One that could not be made is
+            tried again.
+    """
+    security, problems = before, []
+    if told is None or told.tls != task.tls or (task.tls is not None and before.to_clients is None):
+        try:
+            security = replace(security, to_clients=_to_clients(task))
+        except EquipoiseError as error:
+            problems.append(str(error))
+    if told is None or told.node_tls != task.node_tls or (task.node_tls is not None and before.to_nodes is None):
+        try:
+            security = replace(security, to_nodes=_to_nodes(task))
+        except EquipoiseError as error:
+            problems.append(str(error))
+    return security, "; ".join(problems) or None
+
+
+def _to_clients(task: ServiceTask) -> ssl.SSLContext | None:
+    tls = task.tls
+    if tls is None:
+        return None
+    return server_context(cert=tls.cert, key=tls.key, client_ca=tls.client_ca, min_version=tls.min_version)
+
+
+def _to_nodes(task: ServiceTask) -> ssl.SSLContext | None:
+    tls = task.node_tls
+    if tls is None:
+        return None
+    return client_context(ca=tls.ca, verify=tls.verify, cert=tls.cert, key=tls.key, min_version=tls.min_version)

@@ -1,0 +1,143 @@
+"""The status: what follows from routes, certificates and rests."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from equipoise.app.certificates import CertificateState
+from equipoise.app.nodes import NodeBook
+from equipoise.app.snapshot import status_document
+from equipoise.app.wiring import catalogue
+from equipoise.config.loading import load
+from equipoise.engines.base import NodeCount, Observation
+from equipoise.health.asking import Outcome
+from equipoise.plan.compile import compile_plan
+from equipoise.plan.inputs import HostFacts
+from equipoise.plan.model import Plan
+
+SITE = """site: general
+services:
+  door:
+    protocol: dicom
+    listen: 127.0.0.1:104
+    routes:
+      - {called_ae: "WL*", to: mwl}
+      - {service: [store], to: pacs}
+      - {service: [query], to: pacs}
+  both:
+    protocol: dicom
+    listen: 127.0.0.1:105
+    nodes: {x: {address: "127.0.0.9:104"}}
+    routes: [{called_ae: "WL*", to: mwl}]
+  mwl:
+    protocol: dicom
+    nodes: {a: {address: "127.0.0.2:104"}}
+  pacs:
+    protocol: dicom
+    listen: 127.0.0.3:104
+    nodes: {a: {address: "127.0.0.2:104"}, b: {address: "127.0.0.4:104"}}
+"""
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return compile_plan(load(SITE, "site.yaml", catalogue()).site, HostFacts())
+
+
+@pytest.fixture
+def book(plan: Plan, tmp_path: Path) -> NodeBook:
+    """Return what is known where all nodes are up."""
+    book = NodeBook(tmp_path / "overrides.json")
+    book.configure(plan, {}, forget=True)
+    for key in book.states():
+        hear(book, key, ok=True)
+    return book
+
+
+def hear(book: NodeBook, key: str, *, ok: bool) -> None:
+    for number in range(3):
+        book.heard(key, Outcome(ok=ok, reason="said so", took_ms=1.0, at_wall_s=1_900_000_000.0 + number))
+
+
+def services(plan: Plan, book: NodeBook, observed: Observation | None = None, **more: Any) -> Any:
+    return status_document(plan, book, observed or Observation(), more.pop("absent", ()), **more)["services"]
+
+
+def test_routes_are_shown_once_each_and_in_order(plan: Plan, book: NodeBook) -> None:
+    shown = services(plan, book)
+    assert shown["door"]["routes"] == ["mwl", "pacs"]
+    assert shown["both"]["routes"] == ["mwl"]
+    assert "routes" not in shown["pacs"]
+    assert shown["mwl"]["listen"] == []
+    assert {name: each["state"] for name, each in shown.items()} == dict.fromkeys(shown, "up")
+    assert not any(each.get("reason") for each in shown.values())
+
+
+def test_a_service_without_nodes_is_as_its_routes_are(plan: Plan, book: NodeBook) -> None:
+    hear(book, "pacs/b", ok=False)
+    shown = services(plan, book)
+    assert (shown["pacs"]["state"], shown["door"]["state"]) == ("degraded", "degraded")
+    assert shown["door"]["reason"] == "its routes lead to: pacs is degraded"
+    hear(book, "mwl/a", ok=False)
+    shown = services(plan, book)
+    assert (shown["mwl"]["state"], shown["door"]["state"]) == ("down", "degraded")
+    assert shown["door"]["reason"] == "its routes lead to: mwl is down, pacs is degraded"
+    hear(book, "pacs/a", ok=False)
+    shown = services(plan, book)
+    assert (shown["door"]["state"], shown["both"]["state"]) == ("down", "up")
+
+
+def test_one_with_nodes_of_its_own_is_as_they_are(plan: Plan, book: NodeBook) -> None:
+    hear(book, "both/x", ok=False)
+    shown = services(plan, book)["both"]
+    assert (shown["state"], shown["reason"]) == ("down", "no node takes work")
+
+
+def test_an_address_that_is_not_here_comes_before_where_routes_lead(plan: Plan, book: NodeBook) -> None:
+    shown = services(plan, book, absent={"127.0.0.1"})["door"]
+    assert shown["state"] == "waiting"
+    assert "127.0.0.1 is not an address of this machine" in shown["reason"]
+    shown = services(plan, book, absent={"127.0.0.3"})
+    assert (shown["pacs"]["state"], shown["door"]["state"]) == ("waiting", "degraded")
+
+
+def test_clients_of_a_route_are_shown_at_the_pool(plan: Plan, book: NodeBook) -> None:
+    observed = Observation({"mwl/a": NodeCount(2, 7, 10, 20)}, {"mwl": 2, "door": 1})
+    shown = services(plan, book, observed)
+    assert (shown["door"]["connections"], shown["mwl"]["connections"]) == (1, 2)
+    assert shown["door"]["nodes"] == {}
+    assert shown["mwl"]["nodes"]["a"]["connections"] == 2
+
+
+def test_a_rested_node_says_why(plan: Plan, book: NodeBook) -> None:
+    observed = Observation({"pacs/a": NodeCount(rested="5 failures in 30 s")})
+    shown = services(plan, book, observed)["pacs"]
+    assert [shown["nodes"][name]["rested"] for name in "ab"] == ["5 failures in 30 s", None]
+    assert shown["nodes"]["a"]["state"] == "up"
+
+
+def test_files_of_tls_are_shown_with_their_service(plan: Plan, book: NodeBook) -> None:
+    states = [
+        CertificateState("pacs", "tls.cert", "/x.pem", ("pacs.example",), 1_900_000_000.0, 12),
+        CertificateState("pacs", "node_tls.ca", "/y.pem", problem="/y.pem: there is no such file"),
+        CertificateState("gone", "tls.cert", "/z.pem"),
+    ]
+    shown = services(plan, book, certificates=states)
+    assert shown["pacs"]["tls"] == {
+        "tls.cert": {
+            "path": "/x.pem",
+            "names": ["pacs.example"],
+            "not_after": "2030-03-17T17:46:40.000Z",
+            "days_left": 12,
+        },
+        "node_tls.ca": {
+            "path": "/y.pem",
+            "names": [],
+            "not_after": None,
+            "days_left": None,
+            "problem": "/y.pem: there is no such file",
+        },
+    }
+    assert "tls" not in shown["mwl"]
+    assert "gone" not in shown

@@ -1,0 +1,188 @@
+"""The supervisor in this process, with a real gateway: it follows files, speaks once, and keeps what was learned."""
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from equipoise.app import supervisor as module
+from equipoise.app.document import DocumentStore
+from equipoise.app.supervisor import Supervisor
+from equipoise.base.clock import SystemClock
+from equipoise.base.paths import Directories
+from equipoise.proto.dicom.association import encode_request
+from equipoise.state.journal import Journal
+from tests.system.certificates import Authority, Issued
+from tests.system.rawpeer import CONTEXTS
+from tests.unit.engines.running import Archive, dial, eventually
+
+OFTEN_S = 0.1
+
+
+class Instance:
+    """One instance whose document names a certificate."""
+
+    def __init__(self, directory: Path, own: Issued) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = int(free.getsockname()[1])
+        service = {
+            "protocol": "dicom",
+            "listen": f"127.0.0.1:{self.port}",
+            "tls": {"cert": str(own.cert), "key": str(own.key)},
+            "health": {"check": "tcp", "interval": "1h"},
+            "nodes": {"a": {"address": "127.0.0.1:1"}},
+        }
+        self.archive = Archive()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.plain_port = int(free.getsockname()[1])
+        plain = {
+            "protocol": "dicom",
+            "listen": f"127.0.0.1:{self.plain_port}",
+            "balance": "least_work",
+            "health": {"check": "tcp", "interval": "1h"},
+            "nodes": {"a": {"address": f"127.0.0.1:{self.archive.port}"}},
+        }
+        self.site = directory / "site.yaml"
+        self.site.write_text(json.dumps({"site": "x", "services": {"pacs": service, "plain": plain}}))
+        self.directories = Directories(directory, directory)
+        self.journal = Journal(directory / "events.jsonl", SystemClock())
+        store = DocumentStore(self.site, directory, SystemClock())
+        self.supervisor = Supervisor(store, self.directories, SystemClock(), self.journal, lambda fields: None)
+
+    def events(self, *kinds: str) -> list[dict[str, Any]]:
+        return [event for event in self.journal.recent(1000) if event["kind"] in kinds]
+
+    async def shown(self) -> bytes:
+        """Return the certificate that a client is shown."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context, server_hostname="localhost")
+        found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        assert isinstance(found, bytes)
+        return found
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def own(authority: Authority) -> Issued:
+    return authority.issue("balancer")
+
+
+def run(instance: Callable[[], Instance], scene: Callable[[Instance], Awaitable[None]]) -> None:
+    async def play() -> None:
+        made = instance()
+        try:
+            async with asyncio.timeout(60):
+                await made.archive.start()
+                await made.supervisor.start()
+                await scene(made)
+        finally:
+            await made.supervisor.stop("a test is over", 0)
+            made.journal.close()
+            made.archive.close()
+        assert made.events("task.failed") == []
+
+    uvloop.run(play())
+
+
+def test_files_are_followed_and_what_is_wrong_is_said_once(
+    tmp_path: Path, own: Issued, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_AT_FACTS_EVERY_S", OFTEN_S)
+
+    async def scene(instance: Instance) -> None:
+        first = await instance.shown()
+        good = own.key.read_bytes()
+        own.key.write_text("rubbish")
+        await eventually(lambda: instance.events("task.hindered"), "the event")
+        await asyncio.sleep(8 * OFTEN_S)
+        (event,) = instance.events("task.hindered")
+        assert event["task"] == "renewed files"
+        assert str(own.key) in event["reason"]
+        assert event["reason"].endswith("what they held before goes on")
+        assert await instance.shown() == first
+        assert len(instance.events("plan.applied")) == 1
+
+        own.key.unlink()  # something else is wrong now
+        await eventually(lambda: len(instance.events("task.hindered")) == 2, "the other event")
+        own.key.write_bytes(good)
+        await eventually(lambda: len(instance.events("plan.applied")) == 2, "the same plan for all gateways")
+        own.key.write_text("rubbish")
+        await eventually(lambda: len(instance.events("task.hindered")) == 3, "the same again, after it was well")
+
+        authority.issue("balancer")
+        await eventually(lambda: instance.events("plan.applied")[-1]["changes"] > 0, "the renewed plan")
+        assert await instance.shown() != first
+        assert len(instance.events("task.hindered")) <= 4  # a look may have come between the two files
+
+    run(lambda: Instance(tmp_path, own), scene)
+
+
+def test_a_gateway_that_dies_while_a_file_is_spoiled_has_it_again_when_it_is_whole(
+    tmp_path: Path, own: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same content comes back, so the plan is the same, and still the gateway needs to be told."""
+    monkeypatch.setattr(module, "_LOOK_AT_FACTS_EVERY_S", OFTEN_S)
+
+    async def scene(instance: Instance) -> None:
+        first = await instance.shown()
+        good = own.key.read_bytes()
+        own.key.write_text("rubbish")
+        await instance.supervisor.replace_gateways()
+        with pytest.raises(OSError):  # noqa: PT011 whatever TLS says of a server that has nothing to show
+            await instance.shown()
+        own.key.write_bytes(good)
+        found: list[bytes] = []
+
+        async def look() -> None:
+            while not found:
+                try:
+                    found.append(await instance.shown())
+                except OSError:
+                    await asyncio.sleep(OFTEN_S)
+
+        await asyncio.wait_for(look(), 20)
+        assert found == [first]
+
+    run(lambda: Instance(tmp_path, own), scene)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xff", b'{"pacs": 5}', b'{"pacs": {"CT": 1e7}}'])
+def test_whatever_is_in_the_file_of_what_was_learned_it_starts(tmp_path: Path, own: Issued, content: bytes) -> None:
+    (tmp_path / "learned.json").write_bytes(content)
+
+    async def scene(instance: Instance) -> None:
+        await instance.shown()
+
+    run(lambda: Instance(tmp_path, own), scene)
+    kept = json.loads((tmp_path / "learned.json").read_bytes())
+    assert kept == ({"pacs": {"CT": 1e7}} if b"CT" in content else {})
+
+
+def test_what_a_gateway_learned_is_kept_when_it_is_stopped(tmp_path: Path, own: Issued) -> None:
+    """Its last words are heard, and add to those of an earlier life."""
+    path = tmp_path / "learned.json"
+    path.write_bytes(b'{"plain": {"CT": 1e7, "MR": 5.0}, "gone": {"CT": 1.0}}')
+
+    async def scene(instance: Instance) -> None:
+        for calling in ("MR", "US"):
+            line = await dial(instance.plain_port)
+            await (await line.associate(encode_request("PACS", calling, CONTEXTS))).release()
+
+    run(lambda: Instance(tmp_path, own), scene)
+    kept = json.loads(path.read_bytes())
+    assert kept.keys() == {"plain"}, "of services that there still are"
+    assert kept["plain"].keys() == {"CT", "MR", "US"}
+    assert kept["plain"]["CT"] == 1e7
+    assert 5.0 < kept["plain"]["MR"] < kept["plain"]["US"] < 1000, "a mean of what was known and what came"

@@ -1,0 +1,108 @@
+"""What a person sees of certificates near their end, rested nodes and services that only lead on."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from equipoise.cli.status_view import view
+
+NOW_S = 1_900_000_000.0
+
+
+def node(**changes: Any) -> dict[str, Any]:
+    usual = {"address": "10.0.0.11:104", "state": "up", "weight": 100, "connections": 1, "bytes_in": 1, "bytes_out": 1}
+    return {**usual, "rested": None, "check": None, **changes}
+
+
+def service(**changes: Any) -> dict[str, Any]:
+    usual = {"protocol": "dicom", "mode": "l7_snat", "listen": ["10.0.0.1:104"], "state": "up", "connections": 3}
+    return {**usual, "nodes": {"a": node()}, **changes}
+
+
+def file(days_left: int | None = 5, **changes: Any) -> dict[str, Any]:
+    shown = {"path": "/etc/pacs.pem", "names": ["pacs"], "not_after": "2030-03-17T17:46:40.000Z"}
+    return {**shown, "days_left": days_left, **changes}
+
+
+def shown(**services: Any) -> str:
+    out = io.StringIO()
+    document = {"site": "general", "plan": "0123456789ab", "services": services}
+    Console(file=out, width=300, color_system=None).print(view(document, NOW_S))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("days_left", "said"),
+    [
+        (29, "ends in 29 days"),
+        (12, "ends in 12 days"),
+        (0, "ends in 0 days"),
+        (-1, "ended 1 days ago"),
+        (-40, "ended 40 days ago"),
+    ],
+)
+def test_a_certificate_near_its_end_is_named_with_what_to_do(days_left: int, said: str) -> None:
+    text = shown(pacs=service(tls={"tls.cert": file(days_left)}))
+    (line,) = [each for each in text.splitlines() if "certificate" in each]
+    assert line.strip().startswith(f"pacs tls.cert: the certificate {said} (/etc/pacs.pem); have it renewed")
+
+
+def test_a_certificate_with_time_is_not_spoken_of() -> None:
+    assert "certificate" not in shown(pacs=service(tls={"tls.cert": file(30), "node_tls.ca": file(4000)}))
+
+
+def test_a_file_that_cannot_be_read_says_why() -> None:
+    text = shown(pacs=service(tls={"node_tls.ca": file(None, problem="/etc/ca.pem: there is no such file")}))
+    assert "pacs node_tls.ca: /etc/ca.pem: there is no such file" in text
+
+
+def test_what_a_file_says_does_not_steer_the_terminal() -> None:
+    text = shown(pacs=service(tls={"tls.cert": file(3, path="/etc/\x1b[2Jx.pem")}))
+    assert "\x1b" not in text
+    assert "[2Jx.pem" in text
+
+
+def test_a_rested_node_says_why_above_and_in_its_line() -> None:
+    text = shown(pacs=service(nodes={"a": node(rested="5 failures in 30 s; asked again in 8 s"), "b": node()}))
+    assert "pacs/a is rested for failures in its traffic: 5 failures in 30 s; asked again in 8 s" in text
+    assert text.count("up, rested") == 1
+    assert "pacs/b is" not in text
+
+
+def test_a_rested_node_that_is_also_down_is_shown_as_down() -> None:
+    text = shown(pacs=service(state="down", nodes={"a": node(state="down", rested="5 failures")}))
+    assert "up, rested" not in text
+    assert "pacs is DOWN" in text
+
+
+def test_a_service_that_leads_on_says_where_it_hurts() -> None:
+    text = shown(
+        door=service(
+            nodes={},
+            routes=["mwl", "pacs"],
+            state="degraded",
+            reason="its routes lead to: mwl is down",
+        ),
+        mwl=service(listen=[], state="down", nodes={"a": node(state="down")}),
+        up=service(nodes={}, routes=["pacs"], reason=""),
+    )
+    assert "door is DEGRADED: its routes lead to: mwl is down" in text
+    assert "by routes" in text
+    assert "2 of 3 services in trouble" in text
+    assert text.index("mwl is DOWN") < text.index("door is DEGRADED"), "the worst first"
+
+
+def test_a_node_behind_routes_is_asked_at_its_own_port() -> None:
+    check = {"name": "tcp", "ok": False, "reason": "refused", "at": "2030-03-17T17:46:30.000Z", "took_ms": 1.0}
+    text = shown(mwl=service(listen=[], state="down", nodes={"a": node(state="down", check=check)}))
+    assert "equipoise probe tcp 10.0.0.11:104" in text
+    assert "(10 s ago)" in text
+
+
+def test_a_node_without_a_port_behind_routes_breaks_nothing() -> None:
+    """It has the port that the client came to, which no address of its own service tells."""
+    check = {"name": "tcp", "ok": False, "reason": "refused", "at": "2030-03-17T17:46:30.000Z", "took_ms": 1.0}
+    broken = node(state="down", address="10.0.0.11", check=check)
+    assert "10.0.0.11" in shown(mwl=service(listen=[], state="down", nodes={"a": broken}))
