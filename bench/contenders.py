@@ -12,8 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from string import Template
@@ -22,6 +22,7 @@ from bench import processes
 from bench.programs import HERE, BenchError, find_program, run_load
 
 STOCK, TUNED, GATEWAY, DIRECT = "haproxy-stock", "haproxy-tuned", "equipoise", "direct"
+START_LIMIT_S = 40
 
 
 def free_port(chance: random.Random) -> int:
@@ -42,23 +43,28 @@ class Site:
     nodes: Sequence[int]
     chance: random.Random
 
-    def fill(self, template: Path, port: int) -> Path:
+    def fill(self, template: Path, name: str, port: int, places: Mapping[str, str]) -> Path:
         """Write a configuration into the directory, and return where it is."""
-        text = Template(template.read_text()).substitute(port=port, node_a=self.nodes[0], node_b=self.nodes[-1])
-        written = self.directory / template.name
-        written.write_text(text)
+        known = {"port": str(port), "node_a": str(self.nodes[0]), "node_b": str(self.nodes[-1])}
+        known["directory"] = str(self.directory)
+        written = self.directory / f"{name}{template.suffix}"
+        written.write_text(Template(template.read_text()).substitute({**known, **places}))
         return written
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One way to the nodes.  `relay` carries the traffic; `supervisor` is counted by itself."""
+    """One way to the nodes.  `relay` carries the traffic; `supervisor` is counted by itself.
+
+    `options` are those that the generator needs to speak with it.
+    """
 
     name: str
     port: int
     relay: frozenset[int] = frozenset()
     supervisor: frozenset[int] = frozenset()
     stop: Callable[[], None] = lambda: None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def _start(command: list[str], log: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -82,11 +88,13 @@ def _stop(process: subprocess.Popen[bytes], rest: Callable[[], set[int]]) -> Non
             os.kill(pid, signal.SIGKILL)
 
 
-def _wait_until_it_serves(name: str, port: int, process: subprocess.Popen[bytes], log: Path, limit_s: float) -> None:
+def _wait_until_it_serves(
+    name: str, port: int, process: subprocess.Popen[bytes], log: Path, options: Mapping[str, str]
+) -> None:
     """Ask for a C-ECHO association until one succeeds.  Raises: BenchError."""
-    end = time.monotonic() + limit_s
+    end = time.monotonic() + START_LIMIT_S
     while time.monotonic() < end and process.poll() is None:
-        if run_load("echo", port, limit_s=10, count=1, seconds=5, patience=2).errors == 0:
+        if run_load("echo", port, limit_s=10, count=1, seconds=5, patience=2, **options).errors == 0:
             return
         time.sleep(0.2)
     how = "does not serve" if process.poll() is None else f"ended with {process.returncode}"
@@ -98,46 +106,61 @@ def direct(site: Site) -> Contender:
     return Contender(DIRECT, site.nodes[0])
 
 
-def _launch(name: str, command: list[str], site: Site, port: int, environment: dict[str, str]) -> Contender:
+def _launch(
+    name: str,
+    command: list[str],
+    site: Site,
+    port: int,
+    environment: Mapping[str, str],
+    options: Mapping[str, str] | None = None,
+) -> Contender:
     """Start a relay and wait until it serves; its first process is the supervisor where others carry the traffic."""
+    options = options or {}
     log, mark = site.directory / f"{name}.log", f"EQUIPOISE_RUNTIME_DIR={environment.get('EQUIPOISE_RUNTIME_DIR')}"
     process = _start(command, log, {**os.environ, **environment})
     rest = partial(processes.family, process.pid, mark)
     stop = partial(_stop, process, rest)
     try:
-        _wait_until_it_serves(name, port, process, log, limit_s=40)
+        _wait_until_it_serves(name, port, process, log, options)
     except BaseException:
         stop()
         raise
     if relay := frozenset(rest()):
-        return Contender(name, port, relay=relay, supervisor=frozenset({process.pid}), stop=stop)
-    return Contender(name, port, relay=frozenset({process.pid}), stop=stop)
+        return Contender(name, port, relay, frozenset({process.pid}), stop, options)
+    return Contender(name, port, relay=frozenset({process.pid}), stop=stop, options=options)
 
 
-def haproxy(name: str, template: str, site: Site) -> Contender:
+def haproxy(name: str, template: str, site: Site, options: Mapping[str, str] | None = None) -> Contender:
     """Start HAProxy in mode tcp with one of our configurations.  Raises: BenchError."""
     port = free_port(site.chance)
-    config = site.fill(HERE / "haproxy" / template, port)
-    return _launch(name, [find_program("haproxy", "haproxy"), "-db", "-f", str(config)], site, port, {})
+    config = site.fill(HERE / "haproxy" / template, name, port, {})
+    command = [find_program("haproxy", "haproxy"), "-db", "-f", str(config)]
+    return _launch(name, command, site, port, {}, options)
 
 
-def equipoise(site: Site) -> Contender:
+def equipoise(
+    site: Site,
+    name: str = GATEWAY,
+    template: str = "site.yaml",
+    options: Mapping[str, str] | None = None,
+    places: Mapping[str, str] | None = None,
+) -> Contender:
     """Start Equipoise as a user does, in directories of its own.  Raises: BenchError."""
     port = free_port(site.chance)
-    config = site.fill(HERE / "site.yaml", port)
+    config = site.fill(HERE / template, name, port, places or {})
     environment = {
-        "EQUIPOISE_RUNTIME_DIR": str(site.directory / "run"),
-        "EQUIPOISE_STATE_DIR": str(site.directory / "state"),
+        "EQUIPOISE_RUNTIME_DIR": str(site.directory / f"{name}-run"),
+        "EQUIPOISE_STATE_DIR": str(site.directory / f"{name}-state"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE.parent / "src"), os.environ.get("PYTHONPATH")])),
     }
-    return _launch(GATEWAY, [sys.executable, "-m", "equipoise", "run", str(config)], site, port, environment)
+    return _launch(name, [sys.executable, "-m", "equipoise", "run", str(config)], site, port, environment, options)
 
 
-def another(name: str, command: str, site: Site) -> Contender:
+def another(name: str, command: str, site: Site, options: Mapping[str, str] | None = None) -> Contender:
     """Start any relay: `command` has the places {port}, {node_a} and {node_b}.  Raises: BenchError."""
     port = free_port(site.chance)
     filled = command.format(port=port, node_a=site.nodes[0], node_b=site.nodes[-1])
-    return _launch(name, shlex.split(filled), site, port, {})
+    return _launch(name, shlex.split(filled), site, port, {}, options)
 
 
 CONTENDERS: dict[str, Callable[[Site], Contender]] = {

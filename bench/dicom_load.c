@@ -9,12 +9,14 @@
  *     dicom_load idle      --port P [--associations N] [--contexts 128]   hold them until a line on standard input
  *     dicom_load reject    --port P [--rate R] [--seconds S]              R a second, each must be answered with A-ASSOCIATE-RJ
  *
- * Also: --address A, --called T, --calling T, --max-length BYTES (announced, and the longest P-DATA sent), --patience S.
+ * Also: --address A, --called T, --calling T, --max-length BYTES (announced, and the longest P-DATA sent), --patience S,
+ * --tls CA.pem (TLS 1.3; the peer's certificate is signed by this), --source A (send from this address).
  * The result is one line of JSON.  Time in `store` runs from the first object, with all associations open, to the last response;
  * only objects that were answered with success count.
  * Source: DICOM PS3.8 section 9.3 and annex E; PS3.7 sections 9.3.1 (C-STORE) and 9.3.5 (C-ECHO).
  */
 #define _GNU_SOURCE
+#include "dicom_tls.h"
 #include "dicom_wire.h"
 
 #include <arpa/inet.h>
@@ -31,12 +33,13 @@
 
 enum { IN_ROOM = 1 << 14, COMMAND_ROOM = 1024, MAX_SAMPLES = 1 << 22, OPENING_AT_ONCE = 64, REJECTS_AT_ONCE = 1000 };
 enum { CT_CONTEXT = 1, ECHO_CONTEXT = 3, BLOCK_PDUS = 64, SEND_AT_ONCE = 1 << 20 };
-enum state { CLOSED, CONNECTING, ASSOCIATING, OPEN, STORING, ECHOING, RELEASING };
+enum state { CLOSED, CONNECTING, SECURING, ASSOCIATING, OPEN, STORING, ECHOING, RELEASING };
 enum mode { STORE, ASSOCIATE, ECHO, IDLE, REJECT };
 static const char *const mode_names[] = {"store", "associate", "echo", "idle", "reject"};
 
 struct association {
     int fd;
+    struct tls *tls; /* NULL: plain */
     enum state state;
     bool wants_write;
     uint16_t message_id;
@@ -52,7 +55,7 @@ struct association {
 };
 
 static struct {
-    const char *address, *called, *calling;
+    const char *address, *called, *calling, *tls, *source;
     enum mode mode;
     int port, associations, contexts, count;
     uint32_t max_length;
@@ -196,6 +199,7 @@ static void watch(struct association *a, bool write, int how) {
 }
 
 static void hang_up(struct association *a) {
+    if (a->tls) tls_close(a->tls), a->tls = NULL;
     close(a->fd);
     if (a->state != CLOSED) opened--;
     a->state = CLOSED;
@@ -230,12 +234,15 @@ static void push(struct association *a) {
     while (a->sent < all_bytes) {
         struct iovec pieces[13];
         struct msghdr message = {.msg_iov = pieces, .msg_iovlen = gather(a, pieces)};
-        ssize_t sent = sendmsg(a->fd, &message, MSG_NOSIGNAL);
+        ssize_t sent = a->tls ? tls_send(a->tls, pieces, message.msg_iovlen) : sendmsg(a->fd, &message, MSG_NOSIGNAL);
         if (sent < 0 && errno != EAGAIN) return give_up(a, "send", strerror(errno));
         if (sent < 0) break;
         a->sent += sent;
     }
-    if ((a->sent < all_bytes) != a->wants_write) watch(a, a->sent < all_bytes, EPOLL_CTL_MOD);
+    bool left = a->tls && !tls_flush(a->tls);
+    if (left && a->tls->broken) return give_up(a, "send", strerror(errno));
+    left |= a->sent < all_bytes;
+    if (left != a->wants_write) watch(a, left, EPOLL_CTL_MOD);
 }
 
 static void say(struct association *a, const uint8_t *bytes, size_t size) {
@@ -273,6 +280,10 @@ static void open_association(struct association *a) {
     a->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (a->fd < 0) fail("socket");
     setsockopt(a->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (wish.source) {
+        struct sockaddr_in ours = {.sin_family = AF_INET};
+        if (inet_pton(AF_INET, wish.source, &ours.sin_addr) != 1 || bind(a->fd, (void *)&ours, sizeof ours) < 0) fail("--source");
+    }
     if (connect(a->fd, (void *)&node, sizeof node) < 0 && errno != EINPROGRESS) {
         error("connect", strerror(errno));
         close(a->fd);
@@ -375,21 +386,37 @@ static void on_pdu(struct association *a, const uint8_t *pdu, uint32_t size) {
     give_up(a, pdu[0] == ABORT ? "A-ABORT" : "unexpected PDU", text);
 }
 
-static void on_readable(struct association *a) {
-    ssize_t got = recv(a->fd, a->in + a->in_used, IN_ROOM - a->in_used, 0);
-    if (got < 0 && errno == EAGAIN) return;
-    if (got <= 0) return give_up(a, "connection ended", got ? strerror(errno) : "closed by the other side");
+/* Take what came, once; says whether there was something. */
+static bool take(struct association *a) {
+    uint8_t *end = a->in + a->in_used;
+    size_t room = IN_ROOM - a->in_used;
+    ssize_t got = a->tls ? tls_receive(a->tls, end, room) : recv(a->fd, end, room, 0);
+    if (got < 0 && errno == EAGAIN) return false;
+    if (got <= 0) return give_up(a, "connection ended", got ? strerror(errno) : "closed by the other side"), false;
     a->in_used += got;
     unsigned at = 0;
     while (a->state != CLOSED && a->in_used - at >= PDU_HEADER) {
         uint32_t size = be32(a->in + at + 2);
-        if (size > IN_ROOM - PDU_HEADER) return give_up(a, "PDU", "longer than any answer to us");
+        if (size > IN_ROOM - PDU_HEADER) return give_up(a, "PDU", "longer than any answer to us"), false;
         if (a->in_used - at < PDU_HEADER + size) break;
         on_pdu(a, a->in + at, size);
         at += PDU_HEADER + size;
     }
     memmove(a->in, a->in + at, a->in_used - at);
     a->in_used -= at;
+    return true;
+}
+
+static void on_readable(struct association *a) {
+    while (a->state != CLOSED && take(a) && a->tls) continue; /* OpenSSL may hold more, of which epoll knows nothing */
+}
+
+static void secure(struct association *a) {
+    int done = tls_shake_hands(a->tls);
+    if (done < 0) return give_up(a, "TLS", tls_reason());
+    if (!done) return watch(a, a->tls->out_used, EPOLL_CTL_MOD);
+    a->state = ASSOCIATING;
+    say(a, request, request_size);
 }
 
 static void on_event(struct association *a, uint32_t events) {
@@ -399,9 +426,11 @@ static void on_event(struct association *a, uint32_t events) {
         socklen_t size = sizeof code;
         getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &code, &size);
         if (code) return give_up(a, "connect", strerror(code));
-        a->state = ASSOCIATING;
-        return say(a, request, request_size);
+        if (wish.tls && !(a->tls = tls_open(a->fd))) fail("tls_open");
+        a->state = wish.tls ? SECURING : ASSOCIATING;
+        if (!wish.tls) return say(a, request, request_size);
     }
+    if (a->state == SECURING) return secure(a);
     if (events & EPOLLOUT) push(a);
     if (a->state != CLOSED && events & ~EPOLLOUT) on_readable(a);
 }
@@ -540,7 +569,8 @@ static bool read_options(int argc, char **argv) {
     static const struct option options[] = {
         {"port", 1, 0, 'p'}, {"associations", 1, 0, 'n'}, {"object-bytes", 1, 0, 'o'}, {"seconds", 1, 0, 's'},
         {"total-bytes", 1, 0, 't'}, {"count", 1, 0, 'c'}, {"contexts", 1, 0, 'x'}, {"rate", 1, 0, 'r'}, {"address", 1, 0, 'a'},
-        {"called", 1, 0, 'e'}, {"calling", 1, 0, 'i'}, {"max-length", 1, 0, 'm'}, {"patience", 1, 0, 'w'}, {0}};
+        {"called", 1, 0, 'e'}, {"calling", 1, 0, 'i'}, {"max-length", 1, 0, 'm'}, {"patience", 1, 0, 'w'}, {"tls", 1, 0, 'T'},
+        {"source", 1, 0, 'S'}, {0}};
     int option, mode = argc > 1 ? 0 : 5;
     while (mode < 5 && strcmp(argv[1], mode_names[mode])) mode++;
     if (mode == 5) return false;
@@ -559,6 +589,8 @@ static bool read_options(int argc, char **argv) {
         case 'e': wish.called = optarg; break;
         case 'i': wish.calling = optarg; break;
         case 'm': wish.max_length = atoi(optarg); break;
+        case 'S': wish.source = optarg; break;
+        case 'T': wish.tls = optarg; break;
         case 'w': wish.patience_s = atof(optarg); break;
         default: return false;
     }
@@ -571,6 +603,10 @@ int main(int argc, char **argv) {
     if (!read_options(argc, argv)) {
         fprintf(stderr, "dicom_load store|associate|echo|idle|reject --port P ...: dicom_load.c lists the options.\n"
                         "2 to 128 contexts, a maximum length from 4096, objects from 1024 bytes to 4 GiB\n");
+        return 2;
+    }
+    if (wish.tls && !tls_prepare(wish.tls)) {
+        fprintf(stderr, "dicom_load: no certificate can be read from %s\n", wish.tls);
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);

@@ -13,6 +13,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 BUILD = HERE / "build"
+HEADERS = ("dicom_wire.h", "dicom_tls.h")
+LIBRARIES = {"dicom_load": ("-lssl", "-lcrypto")}
 
 
 class BenchError(Exception):
@@ -29,14 +31,15 @@ def find_program(name: str, package: str, path: str | None = None) -> str:
 
 def build(name: str) -> Path:
     """Compile `name`.c where its sources are newer than the program, and return the program.  Raises: BenchError."""
-    program, sources = BUILD / name, (HERE / f"{name}.c", HERE / "dicom_wire.h")
+    program, sources = BUILD / name, [HERE / source for source in (f"{name}.c", *HEADERS)]
     if program.exists() and all(program.stat().st_mtime > source.stat().st_mtime for source in sources):
         return program
     BUILD.mkdir(exist_ok=True)
     command = [find_program("gcc", "gcc libc6-dev"), "-O2", "-Wall", "-Wextra", "-o", str(program), str(sources[0])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *LIBRARIES.get(name, ())], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BenchError(f"{name}.c does not compile:\n{done.stderr}")
+        hint = "; apt-get install libssl-dev" if "openssl/" in done.stderr or "-lssl" in done.stderr else ""
+        raise BenchError(f"{name}.c does not compile{hint}:\n{done.stderr}")
     return program
 
 

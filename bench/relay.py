@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,7 +79,7 @@ class Run:
             processes.cpu_s(contender.relay),
             processes.cpu_s(contender.supervisor),
         )
-        result = run_load(mode, contender.port, limit_s=self.limit_s, **options)
+        result = run_load(mode, contender.port, limit_s=self.limit_s, **{**contender.options, **options})
         after = self.sink.counters()
         self._judge(contender, mode, result, before, after)
         return {
@@ -223,23 +223,36 @@ def say(what: str, rows: Sequence[dict[str, Any]], load: str, key: str, unit: st
 
 
 @contextmanager
-def started(names: Sequence[str], others: Sequence[str], seed: int) -> Iterator[tuple[Sink, list[Contender]]]:
+def started(starts: Mapping[str, Callable[[Site], Contender]], seed: int) -> Iterator[tuple[Sink, list[Contender]]]:
     """Start the nodes and the contenders, and end them whatever happens.  Raises: BenchError."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eqb-", dir="/tmp")))
         sink = Sink(listeners=2)
         stack.callback(sink.stop)
         site = Site(directory, sink.ports, random.Random(seed))
-        starts = {name: CONTENDERS[name] for name in names}
-        for other in others:
-            name, _, command = other.partition("=")
-            starts[name] = partial(contenders.another, name, command)
         running = []
         for name, start in starts.items():
             running.append(start(site))
             stack.callback(running[-1].stop)
             print(f"{name} is ready", flush=True)
         yield sink, running
+
+
+def warm_up(running: Sequence[Contender]) -> None:
+    """Load each contender once: a first run is never recorded, since tables are filled then.  Raises: BenchError."""
+    for contender in running:
+        result = run_load("store", contender.port, limit_s=60, associations=4, seconds=0.3, **contender.options)
+        if result.errors:
+            raise BenchError(f"{contender.name} does not store: {result.first_error}")
+
+
+def wanted(options: argparse.Namespace) -> dict[str, Callable[[Site], Contender]]:
+    """Return how to start each contender that the options name."""
+    starts = {name: CONTENDERS[name] for name in options.contenders}
+    for other in options.also:
+        name, _, command = other.partition("=")
+        starts[name] = partial(contenders.another, name, command)
+    return starts
 
 
 def read_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -267,10 +280,9 @@ def run_all(options: argparse.Namespace) -> dict[str, Any]:
     effort: Effort = QUICK if options.quick else FULL
     loads = random.Random(options.seed).sample(LOADS, len(LOADS))
     begun = time.monotonic()
-    with started(options.contenders, options.also, options.seed) as (sink, running):
+    with started(wanted(options), options.seed) as (sink, running):
         run = Run(effort, sink, running)
-        for contender in running:  # a first run is never recorded: memory is touched, tables are filled
-            run_load("store", contender.port, limit_s=60, associations=4, seconds=0.3)
+        warm_up(running)
         measured: dict[str, Any] = {"throughput": throughput(run, loads)}
         measured |= {"associations": associations(run), "echo": echo(run), "rejects": rejects(run), "idle": idle(run)}
     return {
@@ -302,9 +314,7 @@ def main(arguments: Sequence[str]) -> int:
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    directory.mkdir(parents=True, exist_ok=True)
-    page = report.write(measured, directory)
-    print(f"\n{page}\nwritten: relay.json and relay.md; {measured['took_s']} s")
+    report.save("relay", measured, report.verdicts(measured), report.page(measured), directory)
     return 0 if measured["valid"] else 1
 
 

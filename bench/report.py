@@ -1,6 +1,6 @@
-"""What the measurements of `bench.relay` say: medians, spreads, ratios within a round, targets; as JSON and a page.
+"""What measurements say: medians, spreads, ratios within a round, targets; as JSON and pages.
 
-Targets and aims are those that the project set itself for the relay; a missed one is said plainly.
+Each question has its page where it is asked; that of `bench.relay` is here.  A missed target is said plainly.
 """
 
 import json
@@ -114,7 +114,7 @@ def spread(found: Sequence[float], digits: int) -> str:
     return f"{number(median(found), digits)} ({number(min(found), digits)} to {number(max(found), digits)})"
 
 
-def _verdict_table(found: Sequence[Verdict]) -> str:
+def verdict_table(found: Sequence[Verdict]) -> str:
     words = {True: "met", False: "**missed**", None: "-"}
     return table(
         ["question", "measured", "target", "", "aim", ""],
@@ -132,7 +132,8 @@ def _verdict_table(found: Sequence[Verdict]) -> str:
     )
 
 
-def _contender_table(measured: dict[str, Any], rows: Rows, loads: Sequence[str], key: str, digits: int) -> str:
+def contender_table(measured: dict[str, Any], rows: Rows, loads: Sequence[str], key: str, digits: int) -> str:
+    """Return what each contender reached with each load, and the gateway's ratios to the others."""
     names = measured["contenders"]
     others = [name for name in (DIRECT, STOCK, TUNED) if name in names and GATEWAY in names]
     lines = []
@@ -142,7 +143,7 @@ def _contender_table(measured: dict[str, Any], rows: Rows, loads: Sequence[str],
     return table(["load", *names, *(f"{GATEWAY} / {other}" for other in others)], lines)
 
 
-def _cpu_table(measured: dict[str, Any]) -> str:
+def cpu_table(measured: dict[str, Any]) -> str:
     rows = measured["throughput"]
     columns = [(name, "relay_cpu_s_per_gb", name) for name in measured["contenders"] if name != DIRECT]
     if GATEWAY in measured["contenders"]:
@@ -153,10 +154,10 @@ def _cpu_table(measured: dict[str, Any]) -> str:
     return table(["load", *(title for _, _, title in columns)], lines)
 
 
-def _share_table(measured: dict[str, Any]) -> str:
+def share_table(*row_sets: Rows) -> str:
     """How many cores generator, relay, supervisor and nodes kept busy: where the time goes."""
     lines = []
-    for row_set in (measured["throughput"], measured["associations"], measured["echo"]):
+    for row_set in row_sets:
         for load, name in dict.fromkeys((row["load"], row["contender"]) for row in row_set):
             rows = [row for row in row_set if row["load"] == load and row["contender"] == name]
             kinds = ("generator_cpu_s", "relay_cpu_s", "supervisor_cpu_s", "sink_cpu_s")
@@ -182,50 +183,59 @@ def _reject_text(rows: Rows) -> str:
 
 def page(measured: dict[str, Any]) -> str:
     """Return the results as Markdown."""
-    effort, machine_facts = measured["effort"], measured["machine"]
-    head = "# The DICOM relay: speed and memory\n\n"
-    if not measured["valid"]:
-        head += "**INVALID: there were errors, so no number below may be used.**\n\n"
-        head += "".join(f"- {error}\n" for error in measured["errors"][:20]) + "\n"
-    if effort["quick"]:
-        head += "**A quick run, for development: too short to judge by.**\n\n"
-    facts = ", ".join(f"{name} {value}" for name, value in machine_facts.items())
-    head += (
-        f"Written by `python -m bench.relay`, seed {measured['seed']}, {effort['rounds']} rounds of "
-        f"{effort['seconds']:g} s for each contender and load, interleaved; {measured['took_s']} s in all. "
-        f"Machine: {facts}. Generator, relay and nodes share the cores. Figures are medians over the rounds with their "
-        "range; ratios are medians of the ratios within a round.\n\n"
+    effort = measured["effort"]
+    how = (
+        f"{effort['rounds']} rounds of {effort['seconds']:g} s for each contender and load, interleaved. Figures are "
+        "medians over the rounds with their range; ratios are medians of the ratios within a round."
     )
+    head = opening("relay", "The DICOM relay: speed and memory", measured, how)
     rows = measured["throughput"]
     parts: list[tuple[str, Callable[[], str]]] = [
-        ("Targets", lambda: _verdict_table(verdicts(measured))),
-        ("Throughput, MB/s", lambda: _contender_table(measured, rows, measured["loads"], "mb_per_s", 0)),
-        ("CPU seconds of the relay a GB", lambda: _cpu_table(measured)),
+        ("Targets", lambda: verdict_table(verdicts(measured))),
+        ("Throughput, MB/s", lambda: contender_table(measured, rows, measured["loads"], "mb_per_s", 0)),
+        ("CPU seconds of the relay a GB", lambda: cpu_table(measured)),
         (
             "Associations a second (associate and release, 16 at a time)",
-            lambda: _contender_table(measured, measured["associations"], ["16 at a time"], "per_s", 0),
+            lambda: contender_table(measured, measured["associations"], ["16 at a time"], "per_s", 0),
         ),
         (
             "One C-ECHO association at a time, median in ms",
-            lambda: _contender_table(measured, measured["echo"], ["one C-ECHO"], "p50_ms", 3),
+            lambda: contender_table(measured, measured["echo"], ["one C-ECHO"], "p50_ms", 3),
         ),
         ("Idle associations with 128 presentation contexts each", lambda: _idle_table(measured["idle"])),
         ("100 rejected associations a second beside 4 that store", lambda: _reject_text(measured["rejects"])),
-        ("Where the time goes: cores kept busy, median", lambda: _share_table(measured)),
+        (
+            "Where the time goes: cores kept busy, median",
+            lambda: share_table(rows, measured["associations"], measured["echo"]),
+        ),
     ]
     return head + "\n".join(f"## {title}\n\n{body()}" for title, body in parts)
 
 
-def write(measured: dict[str, Any], directory: Path) -> str:
-    """Write relay.json and relay.md, and return the page."""
-    judged = [
-        {**asdict(one), "target_met": one.reaches(one.target), "aim_met": one.reaches(one.aim)}
-        for one in verdicts(measured)
+def opening(name: str, title: str, measured: dict[str, Any], how: str) -> str:
+    """Return the top of a page: whether it may be used at all, what wrote it, how and on what."""
+    head = f"# {title}\n\n"
+    if not measured["valid"]:
+        head += "**INVALID: there were errors, so no number below may be used.**\n\n"
+        head += "".join(f"- {error}\n" for error in measured["errors"][:20]) + "\n"
+    if measured["effort"]["quick"]:
+        head += "**A quick run, for development: too short to judge by.**\n\n"
+    facts = ", ".join(f"{what} {value}" for what, value in measured["machine"].items())
+    return head + (
+        f"Written by `python -m bench.{name}`, seed {measured['seed']}, {measured['took_s']} s in all: {how} "
+        f"Machine: {facts}. Generator, relay and nodes share the cores.\n\n"
+    )
+
+
+def save(name: str, measured: dict[str, Any], judged: Sequence[Verdict], text: str, directory: Path) -> None:
+    """Write NAME.json and NAME.md."""
+    directory.mkdir(parents=True, exist_ok=True)
+    verdicts = [
+        {**asdict(one), "target_met": one.reaches(one.target), "aim_met": one.reaches(one.aim)} for one in judged
     ]
-    text = page(measured)
-    (directory / "relay.json").write_text(json.dumps(measured | {"verdicts": judged}, indent=1) + "\n")
-    (directory / "relay.md").write_text(text)
-    return text
+    (directory / f"{name}.json").write_text(json.dumps(measured | {"verdicts": verdicts}, indent=1) + "\n")
+    (directory / f"{name}.md").write_text(text)
+    print(f"\n{text}\nwritten: {name}.json and {name}.md; {measured['took_s']} s")
 
 
 def _version(command: Sequence[str]) -> str:
