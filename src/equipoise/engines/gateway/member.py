@@ -27,6 +27,7 @@ class Member:
         elsewhere: Associations held by gateways that drain.
         weight: What policies go by: the node's, less while it ramps.
         work: As in `policy.base.Candidate`; the pool sets it before it asks a policy.
+        speed: How fast it takes bytes, as a share of the fastest node of its weight.
         ramp_from_s: When the node began to take work again, while it ramps.
     """
 
@@ -37,6 +38,7 @@ class Member:
         "name",
         "node",
         "ramp_from_s",
+        "speed",
         "speedometer",
         "state",
         "takes_work",
@@ -47,6 +49,7 @@ class Member:
 
     def __init__(self, node: Node, state: NodeState) -> None:
         self.speedometer = Speedometer()
+        self.speed = 1.0
         self.counters = Counters()
         self.workload = Workload()
         self.elsewhere = 0
@@ -81,21 +84,17 @@ class Member:
         self.weight = self.state.weight * (_FIRST_SHARE + (1 - _FIRST_SHARE) * max(passed_s, 0.0) / slow_start_s)
         return True
 
-    def weigh(self, own_bytes: float, unknown_bytes: float, fastest_bytes_per_s: float, now_s: float) -> None:
+    def weigh(self, own_bytes: float, unknown_bytes: float, now_s: float) -> None:
         """Set the work that an association of `own_bytes` would make here, as it would be for the fastest node.
 
         It waits for itself and for what is in its way; and each of those in its way waits for just as much of it.
         An association that no load stands for has `unknown_bytes` left.
         """
-        others = max(self.connections - len(self.workload), 0) * min(unknown_bytes, own_bytes)
-        here = own_bytes + 2 * (self.workload.in_the_way(own_bytes, now_s) + others)
-        self.work = here / self.speedometer.share(fastest_bytes_per_s, now_s)
-
-    def look_at_speed(self, now_s: float) -> None:
-        """Learn how fast the node takes what its associations are relieved of."""
-        if self.speedometer.is_due(now_s):
-            self.workload.tell_taken(self.speedometer)
-            self.speedometer.take_sample(now_s)
+        in_the_way = self.workload.in_the_way(own_bytes, now_s)
+        others = self.counters.connections + self.elsewhere - len(self.workload)
+        if others > 0:
+            in_the_way += others * min(unknown_bytes, own_bytes)
+        self.work = (own_bytes + 2 * in_the_way) / self.speed
 
     def why_not(self) -> str:
         """Return why the node takes no work, for people."""

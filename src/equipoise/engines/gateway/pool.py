@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from equipoise.engines.gateway.member import Counters, Member
 from equipoise.engines.gateway.passive import FailureKind, Passive, Rested
+from equipoise.engines.gateway.speed import SAMPLE_S
 from equipoise.engines.gateway.workload import FLOOR_BYTES, Load, Traffic
 from equipoise.plan.model import Node, PassiveHealth, Persistence
 from equipoise.plan.states import NodeState
@@ -65,6 +66,7 @@ class Pool:
         self.predictions = Predictions()
         self.members: dict[str, Member] = {}  # in the configuration's order
         self._ramping: list[Member] = []
+        self._speeds_seen_s = float("-inf")
         self._rested: set[str] = set()  # as of the last pick
         self._leaving: dict[str, Member] = {}  # no longer configured, associations still open
         self._elsewhere: dict[str, Mapping[str, int]] = {}  # by gateway: what it still holds of each node
@@ -244,19 +246,23 @@ class Pool:
         if self._weighs_work:
             own = max(self.predictions.expected(client.calling_ae), FLOOR_BYTES)
             unknown = max(self.predictions.average, FLOOR_BYTES)
-            fastest = self._fastest(free, now_s)
+            if now_s - self._speeds_seen_s >= SAMPLE_S:
+                self._look_at_speeds(now_s)
             for member in free:
-                member.weigh(own, unknown, fastest[member.node.weight], now_s)
+                member.weigh(own, unknown, now_s)
         return self.members[self._policy.pick(free, client)]
 
-    def _fastest(self, free: list[Member], now_s: float) -> dict[int, float]:
-        """Return the speed of the fastest of the nodes of each weight: weights that differ are an operator's word."""
+    def _look_at_speeds(self, now_s: float) -> None:
+        """Compare nodes of the same weight by how fast they take bytes: weights that differ are an operator's word."""
+        self._speeds_seen_s = now_s
         fastest: dict[int, float] = {}
-        for member in free:
-            member.look_at_speed(now_s)
+        for member in self.members.values():
+            member.workload.tell_taken(member.speedometer)
+            member.speedometer.take_sample(now_s)
             weight = member.node.weight
             fastest[weight] = max(member.speedometer.bytes_per_s, fastest.get(weight, 0.0))
-        return fastest
+        for member in self.members.values():
+            member.speed = member.speedometer.share(fastest[member.node.weight], now_s)
 
     def _take_place(
         self, member: Member, alternatives: int, client: Client, now_s: float, traffic: Traffic | None

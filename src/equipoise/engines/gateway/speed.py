@@ -8,7 +8,7 @@ Source: tcp(7), TCP_INFO; linux/tcp.h, tcpi_bytes_acked and tcpi_busy_time.
 
 from math import log2
 
-_SAMPLE_S = 1.0
+SAMPLE_S = 1.0
 _SAMPLE_BYTES = 4_000_000  # less measures round trips
 _NEWEST = 0.3  # what a sample counts beside those before it
 _HALF_LIFE_S = 600.0  # a node that was slow may have been mended: what is known of it fades
@@ -23,7 +23,7 @@ class Speedometer:
     def __init__(self) -> None:
         self._taken_bytes = 0
         self._busy_s = 0.0
-        self._from_s: float | None = None
+        self._from_s = float("-inf")
         self._measured_s = 0.0
         self.bytes_per_s = 0.0  # 0: nothing is known
 
@@ -32,19 +32,13 @@ class Speedometer:
         self._taken_bytes += taken_bytes
         self._busy_s += busy_s
 
-    def is_due(self, now_s: float) -> bool:
-        """Say whether a sample ends now, so that it is time to ask those that are open."""
-        if self._from_s is None:
-            self._from_s = now_s
-        return now_s - self._from_s >= _SAMPLE_S
-
     def take_sample(self, now_s: float) -> None:
         """End the sample, if enough was seen in it.
 
         Several at once share the node: together they were busy for longer than the time that passed, which is then how
         long the node took.
         """
-        passed_s = now_s - (self._from_s or 0.0)
+        passed_s = now_s - self._from_s
         if self._taken_bytes >= _SAMPLE_BYTES and self._busy_s > 0:
             rate = self._taken_bytes / min(self._busy_s, passed_s)
             before = self.bytes_per_s
