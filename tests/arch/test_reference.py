@@ -86,7 +86,7 @@ ENDS = (
     "_refuse",
     "_turn_away",
 )
-WHERE = ("admission", "conversation", "entrance", "relay_dicom", "relay_setup", "service")
+WHERE = ("admission", "conversation", "entrance", "relay_dicom", "relay_setup", "reception", "service")
 
 
 def ways_to_end() -> set[str]:

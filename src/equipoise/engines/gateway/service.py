@@ -1,43 +1,34 @@
-"""One service inside a gateway: its listeners, its pool, its queue, its associations.
+"""One service inside a gateway: its pool, its queue, its associations; where clients arrive is its reception.
 
 Where its routes lead on, an association moves to the service whose pool it is for, and is that one's from then on.
 """
 
 import asyncio
 import socket
-import ssl
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from equipoise.base.clock import Clock
-from equipoise.base.errors import PeerError
 from equipoise.base.tasks import Tasks
 from equipoise.engines.gateway.admission import Door
 from equipoise.engines.gateway.arrival import Arrival
 from equipoise.engines.gateway.calling import Caller, CallError
-from equipoise.engines.gateway.conditions import is_within, networks_of
 from equipoise.engines.gateway.driver import Association
-from equipoise.engines.gateway.entrance import Entrance, Handshake, NotLetIn
 from equipoise.engines.gateway.messages import NodeCounters, ServiceCounters, ServiceTask
 from equipoise.engines.gateway.passive import FailureKind
 from equipoise.engines.gateway.pool import Full, Nobody, Picked, Pool
+from equipoise.engines.gateway.reception import Reception
 from equipoise.engines.gateway.relay import Abort, Ended, Finish, NoNode
 from equipoise.engines.gateway.relay_dicom import DicomRelay
 from equipoise.engines.gateway.room import Room
 from equipoise.engines.gateway.security import Security
 from equipoise.engines.gateway.side import Side
-from equipoise.engines.gateway.sockets import BACKLOG
 from equipoise.engines.gateway.waiting import Queue
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
 from equipoise.policy.base import Client
 from equipoise.policy.catalogue import policies
-from equipoise.proto.proxy_protocol import Address
 from equipoise.state.events import AssociationEnded, Event, NodeRested
-
-_NO_ROOM = "the gateway's limit of open files is reached; raise it (LimitNOFILE), or find out who holds so many"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +57,13 @@ class Service:
         self, task: ServiceTask, states: Mapping[str, NodeState], around: Surroundings, security: Security
     ) -> None:
         self._around = around
-        self._loop = asyncio.get_running_loop()
-        self._listeners: dict[Endpoint, asyncio.Server] = {}
         self._queue = Queue(self._give_node)
-        self._entering: dict[Entrance, str] = {}  # to the address that it counts for
         self._associations: set[Association] = set()
         self._closing: set[Association] = set()
-        self._sources: Counter[str] = Counter()  # of clients that came here, kept only where they are limited
-        self.buffer, self.room = around.buffer, around.room
+        self.buffer, self.room, self.tasks = around.buffer, around.room, around.tasks
         self.now = around.clock.monotonic
         self.pool = _pool(task)
+        self._reception = Reception(self, task, security.to_clients)
         self._take(task, states, security)
 
     @property
@@ -91,7 +79,7 @@ class Service:
     @property
     def held(self) -> int:
         """Clients' connections held, those that are entering or closing included."""
-        return len(self._entering) + len(self._associations) + len(self._closing)
+        return len(self._reception) + len(self._associations) + len(self._closing)
 
     @property
     def is_empty(self) -> bool:
@@ -111,18 +99,11 @@ class Service:
 
     async def listen(self, sockets: Mapping[Endpoint, socket.socket]) -> None:
         """Accept on exactly these sockets, which stay the caller's."""
-        for endpoint in set(self._listeners) - set(sockets):
-            self._listeners.pop(endpoint).close()
-        for endpoint in set(sockets) - set(self._listeners):
-            self._listeners[endpoint] = await self._loop.create_server(
-                partial(Entrance, self, endpoint.port), sock=sockets[endpoint].dup(), backlog=BACKLOG
-            )
+        await self._reception.listen(sockets)
 
     def leave(self) -> None:
         """Accept no more; what is open goes on to its end."""
-        for listener in self._listeners.values():
-            listener.close()
-        self._listeners.clear()
+        self._reception.leave()
 
     def set_state(self, node: str, state: NodeState) -> None:
         """Take a node in or out, now."""
@@ -135,8 +116,7 @@ class Service:
 
     def abort_all(self, reason: str) -> None:
         """End what is open, politely."""
-        for entrance in list(self._entering):
-            entrance.abort(reason)
+        self._reception.abort_all(reason)
         for association in list(self._associations):
             association.event(Abort(reason))
 
@@ -159,66 +139,17 @@ class Service:
         }
         return ServiceCounters(clients=len(self._associations), waiting=len(self._queue), nodes=nodes)
 
-    # What entrances ask of it: see entrance.Host
+    # What its reception asks of it: see reception.Host
 
-    @property
-    def artim_s(self) -> float:
-        """How long a client may take before its request."""
-        return self.task.dicom.artim_s
-
-    @property
-    def expects_header(self) -> bool:
-        """Whether clients come with a PROXY header."""
-        return self.task.proxy_protocol.accept
-
-    def context(self, port: int) -> ssl.SSLContext | None:
-        """Return what TLS on this port is agreed by, None where it is plain.  Raises: PeerError where it cannot be."""
-        tls = self.task.tls
-        if tls is None or (tls.ports and port not in tls.ports):
-            return None
-        if self.security.to_clients is None:
-            raise PeerError("the certificate of this service cannot be used; `equipoise check` says why")
-        return self.security.to_clients
-
-    def enter(self, entrance: Entrance, peer: Address) -> NotLetIn | None:
-        """Give a connection a place in the process, unless it may not have one."""
-        if self.room.held >= self.room.limit:
-            return NotLetIn("no_room", _NO_ROOM)
-        if self.expects_header and not is_within(peer[0], self._brokers):
-            return NotLetIn("refused", f"source {peer[0]} is not in allow_from")
-        self.room.held += 1
-        self._entering[entrance] = ""
-        return None
-
-    def crowded(self, entrance: Entrance, source_ip: str) -> str | None:
-        """Count a connection for its source; return why it may not have one more."""
-        limit = self.task.max_per_source
-        if limit is None:
-            return None
-        if self._sources[source_ip] >= limit:
-            return f"{source_ip} has {limit} connections open, which is max_per_source"
-        self._sources[source_ip] += 1
-        self._entering[entrance] = source_ip
-        return None
-
-    def left(self, entrance: Entrance) -> None:
-        """Take back the place of a connection that came to nothing."""
-        if counted := self._entering.pop(entrance):
-            self._forget_source(counted)
-        self.room.held -= 1
-        self._around.changed(self)
-
-    def agree(self, entrance: Entrance, handshake: Handshake) -> asyncio.Task[None]:
-        """Run the entrance's `secure`."""
-        return self._around.tasks.spawn("gateway.tls", entrance.secure(handshake))
-
-    def accepted(self, entrance: Entrance, arrival: Arrival) -> Association:
-        """Return the association for a client; it takes over the place of its entrance."""
-        counted = self._entering.pop(entrance)
+    def begin(self, arrival: Arrival) -> Association:
+        """Return the association for a client that is let in."""
         association = Association(self, DicomRelay(self._door, arrival.client[0], self.now()), arrival)
-        association.uncount = partial(self._forget_source, counted) if counted else None
         self._associations.add(association)
         return association
+
+    def came_to_nothing(self) -> None:
+        """Hear that a connection that had a place is gone without an association."""
+        self._around.changed(self)
 
     def not_taken(self, ended: str, reason: str, client: str = "unknown") -> None:
         """Tell of a client that no association was made for."""
@@ -297,7 +228,7 @@ class Service:
     def _take(self, task: ServiceTask, states: Mapping[str, NodeState], security: Security) -> None:
         self.task = task
         self.security = security
-        self._brokers = networks_of(task.allow_from if task.proxy_protocol.accept else ())
+        self._reception.configure(task, security.to_clients)
         self._caller = Caller(task, security.to_nodes)
         self.pool.configure(task.nodes, states, self.now())
 
@@ -325,11 +256,6 @@ class Service:
             self.pool.release(association.picked)
             association.picked = None
             self._around.changed(self)
-
-    def _forget_source(self, source_ip: str) -> None:
-        self._sources[source_ip] -= 1
-        if self._sources[source_ip] <= 0:
-            del self._sources[source_ip]
 
     def _give_node(self, association: Association, client: Client, tried: tuple[str, ...]) -> Full | None:
         """Answer an association that wants a node; return why it has to wait, where it has to."""
