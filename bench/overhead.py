@@ -8,19 +8,17 @@ Seed: the choice of ports.
 """
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from math import sqrt
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 from bench import contenders, report
 from bench.contenders import Contender
-from bench.programs import BUILD, HERE, BenchError
+from bench.question import Measured, Question, answer
 from bench.relay import Effort, Run, started, warm_up
 
 QUESTION = "What do routes, least_work and passive health cost?"
@@ -132,47 +130,21 @@ def page(measured: dict[str, Any]) -> str:
     return head + "\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
 
 
-def run_all(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything, and return it as it is written.  Raises: BenchError."""
+def measure(options: argparse.Namespace) -> Measured:
+    """Measure everything.  Raises: BenchError."""
     effort = QUICK if options.quick else FULL
-    begun = time.monotonic()
     with started(CONTENDERS, options.seed) as (sink, running):
         run = Run(effort, sink, running)
         warm_up(running)
         loads = {load: pairs(run, load) for load in LOADS}
     return {
-        "question": QUESTION,
-        "valid": not run.errors,
         "errors": run.errors,
-        "seed": options.seed,
-        "effort": {"rounds": effort.rounds, "seconds": effort.seconds, "quick": options.quick},
-        "took_s": round(time.monotonic() - begun),
-        "machine": report.machine(),
+        "effort": {"rounds": effort.rounds, "seconds": effort.seconds},
         "loads": loads,
     }
 
 
-def read_options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.overhead", description=QUESTION)
-    parser.add_argument("--quick", action="store_true", help="too short to judge by")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="directory for overhead.json and overhead.md")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run, write the results.  Exit 0: valid, whatever was reached; 1: invalid, or it could not run."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    options = read_options(arguments)
-    try:
-        measured = run_all(options)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    directory: Path = options.output or (BUILD if options.quick else HERE / "results")
-    report.save("overhead", measured, verdicts(measured), page(measured), directory)
-    return 0 if measured["valid"] else 1
-
+ASKED = Question("overhead", QUESTION, measure, verdicts, page)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(answer(ASKED, sys.argv[1:]))

@@ -7,7 +7,6 @@ Leaves out networks: everything is loopback.  Seed: the order of the loads and t
 
 import argparse
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -20,8 +19,10 @@ from typing import Any
 
 from bench import contenders, processes, report
 from bench.contenders import CONTENDERS, GATEWAY, Contender, Site
-from bench.programs import BUILD, HERE, BackgroundLoad, BenchError, LoadResult, Sink, run_load
+from bench.programs import BackgroundLoad, BenchError, LoadResult, Sink, run_load
+from bench.question import Measured, Question, answer
 
+QUESTION = "How fast and how large is the DICOM relay, beside no relay and beside HAProxy?"
 GB = 1_000_000_000
 
 
@@ -255,11 +256,9 @@ def wanted(options: argparse.Namespace) -> dict[str, Callable[[Site], Contender]
     return starts
 
 
-def read_options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.relay", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="about a minute; too short to judge by")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="comma-separated, of: %(default)s")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add which relays are measured."""
+    parser.add_argument("--contenders", type=_contenders, default=CONTENDERS, help=f"of: {','.join(CONTENDERS)}")
     parser.add_argument(
         "--also",
         action="append",
@@ -267,56 +266,36 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAME=COMMAND",
         help="one more relay; {port} {node_a} {node_b} are filled in",
     )
-    parser.add_argument("--output", type=Path, help="directory for relay.json and relay.md")
-    options = parser.parse_args(arguments)
-    options.contenders = [name for name in options.contenders.split(",") if name]
-    if unknown := [name for name in options.contenders if name not in CONTENDERS]:
-        parser.error(f"no contender {unknown[0]!r}; there are {', '.join(CONTENDERS)}")
-    return options
 
 
-def run_all(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything, and return it as it is written.  Raises: BenchError."""
+def _contenders(text: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    if unknown := [name for name in names if name not in CONTENDERS]:
+        raise argparse.ArgumentTypeError(f"no contender {unknown[0]!r}; there are {', '.join(CONTENDERS)}")
+    return names
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """Measure everything.  Raises: BenchError."""
     effort: Effort = QUICK if options.quick else FULL
     loads = random.Random(options.seed).sample(LOADS, len(LOADS))
-    begun = time.monotonic()
     with started(wanted(options), options.seed) as (sink, running):
         run = Run(effort, sink, running)
         warm_up(running)
-        measured: dict[str, Any] = {"throughput": throughput(run, loads)}
+        measured: Measured = {"throughput": throughput(run, loads)}
         measured |= {"associations": associations(run), "echo": echo(run), "rejects": rejects(run), "idle": idle(run)}
     return {
-        "question": "How fast and how large is the DICOM relay, beside no relay and beside HAProxy?",
-        "valid": not run.errors,
         "errors": run.errors,
-        "seed": options.seed,
-        "effort": {
-            "rounds": effort.rounds,
-            "seconds": effort.seconds,
-            "reject_pairs": effort.reject_pairs,
-            "quick": options.quick,
-        },
-        "took_s": round(time.monotonic() - begun),
-        "machine": report.machine(),
+        "effort": {"rounds": effort.rounds, "seconds": effort.seconds, "reject_pairs": effort.reject_pairs},
         "contenders": [contender.name for contender in running],
         "loads": [load.name for load in LOADS],
         **measured,
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run, write the results.  Exit 0: valid, whatever was reached; 1: invalid, or it could not run."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    options = read_options(arguments)
-    directory: Path = options.output or (BUILD if options.quick else HERE / "results")
-    try:
-        measured = run_all(options)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    report.save("relay", measured, report.verdicts(measured), report.page(measured), directory)
-    return 0 if measured["valid"] else 1
-
+ASKED = Question(
+    "relay", QUESTION, measure, report.verdicts, report.page, add_options, "about a minute; too short to judge by"
+)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(answer(ASKED, sys.argv[1:]))

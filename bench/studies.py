@@ -9,7 +9,6 @@ but the first.  Leaves out equal nodes and other mixes.
 
 import argparse
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,8 @@ from typing import Any
 
 from bench import contenders, report
 from bench.contenders import Contender, Site
-from bench.programs import BUILD, HERE, BenchError, LoadResult, load_command
+from bench.programs import BenchError, LoadResult, load_command
+from bench.question import Measured, Question, answer
 from bench.slow_nodes import SlowNode, slow_nodes
 
 QUESTION = "How long until all studies are stored, by the way nodes are picked?"
@@ -230,10 +230,9 @@ def page(measured: dict[str, Any]) -> str:
     return head + "\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
 
 
-def run_all(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything, and return it as it is written.  Raises: BenchError."""
+def measure(options: argparse.Namespace) -> Measured:
+    """Measure everything.  Raises: BenchError."""
     effort: Effort = QUICK if options.quick else FULL
-    begun = time.monotonic()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eqb-", dir="/tmp")))
         nodes = stack.enter_context(slow_nodes(SPEEDS_MB_PER_S, directory, random.Random(options.seed)))
@@ -243,44 +242,14 @@ def run_all(options: argparse.Namespace) -> dict[str, Any]:
         run = Run(nodes, start_all(directory, nodes, stack, options.seed))
         rows = repetitions(run, effort, options.seed)
     return {
-        "question": QUESTION,
-        "valid": not run.errors,
         "errors": run.errors,
-        "seed": options.seed,
-        "effort": {
-            "repetitions": effort.repetitions,
-            "seconds": effort.seconds,
-            "offered": effort.offered,
-            "quick": options.quick,
-        },
-        "took_s": round(time.monotonic() - begun),
-        "machine": report.machine(),
+        "effort": {"repetitions": effort.repetitions, "seconds": effort.seconds, "offered": effort.offered},
         "nodes": found,
         "rows": rows,
     }
 
 
-def read_options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.studies", description=QUESTION)
-    parser.add_argument("--quick", action="store_true", help="one short repetition: too little to judge by")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--output", type=Path, help="directory for studies.json and studies.md")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run, write the results.  Exit 0: valid, whatever was reached; 1: invalid, or it could not run."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    options = read_options(arguments)
-    try:
-        measured = run_all(options)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    directory: Path = options.output or (BUILD if options.quick else HERE / "results")
-    report.save("studies", measured, verdicts(measured), page(measured), directory)
-    return 0 if measured["valid"] else 1
-
+ASKED = Question("studies", QUESTION, measure, verdicts, page, quick="one short repetition: too little to judge by")
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(answer(ASKED, sys.argv[1:]))

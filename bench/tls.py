@@ -7,18 +7,16 @@ resumption, and TLS to nodes.  Seed: the order of the loads and the choice of po
 
 import argparse
 import random
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import contenders, report
 from bench.contenders import GATEWAY, TUNED, Contender, Site
-from bench.programs import BUILD, HERE, BenchError, find_program
+from bench.programs import BenchError, find_program
+from bench.question import Measured, Question, answer
 from bench.relay import FULL, LOADS, QUICK, Run, associations, started, throughput, warm_up
 
 QUESTION = "How fast is TLS 1.3 ended at the relay, beside HAProxy that ends the same?"
@@ -88,10 +86,9 @@ def page(measured: dict[str, Any]) -> str:
     return head + "\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
 
 
-def run_all(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything, and return it as it is written.  Raises: BenchError."""
+def measure(options: argparse.Namespace) -> Measured:
+    """Measure everything.  Raises: BenchError."""
     effort = QUICK if options.quick else FULL
-    begun = time.monotonic()
     starts = {name: CONTENDERS[name] for name in options.contenders}
     for other in options.also:
         name, _, command = other.partition("=")
@@ -102,13 +99,8 @@ def run_all(options: argparse.Namespace) -> dict[str, Any]:
         rows = throughput(run, random.Random(options.seed).sample(LOADS, len(LOADS)))
         shaken = associations(run)
     return {
-        "question": QUESTION,
-        "valid": not run.errors,
         "errors": run.errors,
-        "seed": options.seed,
-        "effort": {"rounds": effort.rounds, "seconds": effort.seconds, "quick": options.quick},
-        "took_s": round(time.monotonic() - begun),
-        "machine": report.machine(),
+        "effort": {"rounds": effort.rounds, "seconds": effort.seconds},
         "contenders": [contender.name for contender in running],
         "loads": [load.name for load in LOADS],
         "throughput": rows,
@@ -116,29 +108,13 @@ def run_all(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def read_options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.tls", description=QUESTION)
-    parser.add_argument("--quick", action="store_true", help="too short to judge by")
-    parser.add_argument("--seed", type=int, default=1)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add which relays are measured."""
     parser.add_argument("--contenders", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--also", action="append", default=[], metavar="NAME=COMMAND", help="as in bench.relay")
-    parser.add_argument("--output", type=Path, help="directory for tls.json and tls.md")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run, write the results.  Exit 0: valid, whatever was reached; 1: invalid, or it could not run."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    options = read_options(arguments)
-    try:
-        measured = run_all(options)
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    directory: Path = options.output or (BUILD if options.quick else HERE / "results")
-    report.save("tls", measured, verdicts(measured), page(measured), directory)
-    return 0 if measured["valid"] else 1
-
+ASKED = Question("tls", QUESTION, measure, verdicts, page, add_options)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(answer(ASKED, sys.argv[1:]))

@@ -11,7 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -89,21 +89,21 @@ def _events_page() -> str:
     return _generated("Events", "src/equipoise/state/events.py", "\n".join(parts).rstrip())
 
 
-def _classes() -> Iterator[type[events.Event]]:
+def _event_classes() -> Iterator[type[events.Event]]:
+    """Yield every kind of event; what several share, a class without a `kind`, is none."""
     for value in vars(events).values():
-        if inspect.isclass(value) and issubclass(value, events.Event) and value is not events.Event:
+        if inspect.isclass(value) and issubclass(value, events.Event) and hasattr(value, "kind"):
             yield value
 
 
-def _event_classes() -> Iterator[type[events.Event]]:
-    return (each for each in _classes() if hasattr(each, "kind"))
+def _part_classes() -> Iterator[type]:
+    """Yield what stands within events, such as the messages of an association."""
+    for value in vars(events).values():
+        if inspect.isclass(value) and is_dataclass(value) and not issubclass(value, events.Event):
+            yield value
 
 
-def _part_classes() -> Iterator[type[events.Event]]:
-    return (each for each in _classes() if not hasattr(each, "kind"))
-
-
-def _fields(event: type[events.Event]) -> list[str]:
+def _fields(event: type) -> list[str]:
     hints = get_type_hints(event)
     rows = [f"| `{name}` | {_json_type(hints[name])} |" for name in (each.name for each in fields(event))]
     return ["| field | type |", "|---|---|", *rows]

@@ -64,7 +64,7 @@ def kinds(base: type[Event] = Event) -> Iterator[type[Event]]:
 
 @pytest.mark.parametrize("event", list(kinds()), ids=lambda event: event.__name__)
 def test_an_event_has_its_reference(event: type[Event]) -> None:
-    if not hasattr(event, "kind"):  # a part of another one
+    if not hasattr(event, "kind"):  # what several of them share
         return
     section = page("events.md").partition(f"\n## `{event.kind}`\n")[2].partition("\n## ")[0]
     assert section, "run `make docs`"

@@ -20,7 +20,6 @@ class Ends:
     reason: str = ""
     node: str | None = None
     tried: tuple[str, ...] | None = None
-    pool: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Playbook:
 
 
 def _fits(record: Ended, wanted: Ends) -> bool:
-    named = ((wanted.node, record.node), (wanted.tried, record.tried), (wanted.pool, record.pool))
+    named = ((wanted.node, record.node), (wanted.tried, record.tried))
     same = all(one in (None, other) for one, other in named)
     return same and record.ended == wanted.ended and wanted.reason in record.reason
 

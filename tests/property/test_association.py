@@ -12,6 +12,7 @@ from equipoise.proto.dicom.association import (
     forwarded_request,
     parse_accept,
     parse_request,
+    role_selections_of,
 )
 from equipoise.proto.dicom.pdu import PduError
 from tests.unit.proto.captures import ECHOSCU_RQ, HEADER_BYTES, PYNETDICOM_RQ, STORESCP_AC
@@ -90,7 +91,7 @@ def test_roles_read_back_whatever_stands_between_them(
         items.insert(2 * place, _item(*others[kind]))
     user = wire.rindex(bytes.fromhex("51 00 0004"))
     request = parse_request(wire[: user - 4] + _item(0x50, wire[user:] + b"".join(items)))
-    assert list(request.role_selections) == roles
+    assert list(role_selections_of(request.proposal)) == roles
     assert list(request.contexts) == contexts
     assert len(request.proposal) < len(wire) + sum(map(len, items))
 

@@ -8,9 +8,13 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 _USAGES = {False: ExtendedKeyUsageOID.SERVER_AUTH, True: ExtendedKeyUsageOID.CLIENT_AUTH}
+# A name of a kind that cryptography does not know: an ediPartyName (RFC 5280 section 4.2.1.6) whose party is "hi".
+EDI_PARTY_NAME = x509.UnrecognizedExtension(
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME, bytes.fromhex("3008 a506 a104 0c02 6869")
+)
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -52,6 +56,7 @@ class Authority:
         not_before: datetime | None = None,
         client: bool = False,
         rsa_bits: int | None = None,
+        more: tuple[x509.ExtensionType, ...] = (),
     ) -> Issued:
         """Return a certificate for the common name `name`; issuing the same name again replaces its files.
 
@@ -63,6 +68,7 @@ class Authority:
             not_before: From when on it holds; by default since ten days before now or its end, whichever is first.
             client: For a client, not for a server.
             rsa_bits: An RSA key of so many bits; by default a P-256 key.
+            more: Further extensions; with one of names, give neither `names` nor `addresses`.
         """
         now = datetime.now(UTC)
         until = now + timedelta(days=days)
@@ -76,6 +82,8 @@ class Authority:
         alternatives = [*map(x509.DNSName, names), *(x509.IPAddress(ip_address(each)) for each in addresses)]
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        for extension in more:
+            builder = builder.add_extension(extension, critical=False)
         certificate = (
             builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(ca=False), critical=True)

@@ -34,9 +34,15 @@ def _install(scratch: Path, target: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     if done.returncode != 0:
-        pytest.skip(f"pip cannot install dicom-echo {VERSION}: {done.stderr.strip()[-300:]}")
+        pytest.skip(
+            f"dicom-echo is not tested: pip cannot fetch {VERSION}, is a registry in reach? {_last_line(done.stderr)}"
+        )
     if not target.exists():
         os.rename(scratch, target)
+
+
+def _last_line(said: str) -> str:
+    return (said.strip().splitlines() or ["it said nothing"])[-1][:300]
 
 
 class DicomEchoClient(Client):

@@ -106,6 +106,7 @@ services:
   pair:
     protocol: dicom
     listen: 127.0.0.1:{self.pair_port}
+    passive_health: {{failures: 0}} # the bad node is to be asked again and again
     balance: first_up
     {check}
     dicom: {{{settings}}}

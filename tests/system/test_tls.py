@@ -229,7 +229,12 @@ def refused(**wanted: Any) -> Attempt:
 def plain_dicom(_site: Site, port: int) -> None:
     client = RawClient(port, "PACS")
     client.send(client.request())
-    assert client.pdu() is None or True  # an alert of TLS, or nothing: no DICOM
+    client.sock.settimeout(5)
+    try:
+        answer = client.sock.recv(1000)
+    except ConnectionResetError:
+        answer = b""
+    assert answer[:1] in (b"", b"\x15"), f"an alert of TLS (RFC 8446 section 5.1), or nothing, not {answer!r}"
     client.close()
 
 
@@ -278,6 +283,22 @@ def test_who_is_not_let_in_is_told_in_one_event_and_nobody_else_notices(
     good.release()
     visit(served.port, context(own=site.device))
     assert [each["ended"] for each in served.ended(3)] == ["tls_failed", "released", "released"]
+
+
+def test_only_named_devices_are_let_in(site: Site, node: pynet.Node, version: str) -> None:
+    """Both have a certificate of the hospital's authority, as a web server of the hospital has, too."""
+    asking = {**site.asking(), "client_names": ["mr?.example", "CT*.EXAMPLE"]}
+    served = site.stage.serve({"a": node.port}, tls=asking)
+    other = site.ours.issue("Printer", names=("printer.example",), addresses=(), client=True, rsa_bits=2048)
+    refused_one = run("echoscu", *dcmtk_tls(other, site.ours), "127.0.0.1", str(served.port))
+    assert refused_one.returncode != 0
+    (event,) = served.ended(1)
+    assert (event["ended"], event["node"]) == ("tls_failed", None)
+    assert "Printer, printer.example" in event["reason"]
+    assert "tls.client_names" in event["reason"]
+    let_in = run("echoscu", *dcmtk_tls(site.device, site.ours), "127.0.0.1", str(served.port))
+    assert let_in.returncode == 0, let_in.stderr
+    assert [each["ended"] for each in served.ended(2)] == ["tls_failed", "released"]
 
 
 @pytest.mark.parametrize("version", ["1.2"], indirect=True)

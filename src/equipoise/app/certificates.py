@@ -16,10 +16,10 @@ from equipoise.base.errors import EquipoiseError, Problem
 from equipoise.base.tls import Certificate, CertificateFileError, client_context, read_certificates, server_context
 from equipoise.config import models
 from equipoise.config.loading import Document
+from equipoise.plan.compile import files_of
 from equipoise.plan.model import Plan, Service
-from equipoise.state.events import CertificateExpired, CertificateExpiring
+from equipoise.state.events import EXPIRING_DAYS, CertificateExpired, CertificateExpiring
 
-EXPIRING_DAYS = 30  # time to ask an authority for a new one, and to install it in a maintenance window
 _DAY_S = 86400.0
 
 
@@ -30,8 +30,26 @@ def fingerprints(paths: Iterable[str]) -> dict[str, str]:
 
 def problems(document: Document) -> list[Problem]:
     """Return what is wrong with the files that services name, each at its place in the document."""
+    return [each.problem for each in spoiled(document)]
+
+
+@dataclass(frozen=True, slots=True)
+class Spoiled:
+    """One setting whose file cannot be used, and why.
+
+    Attributes:
+        problem: At its place in the document.
+        paths: All files that are used together with it, itself among them.
+    """
+
+    problem: Problem
+    paths: tuple[str, ...]
+
+
+def spoiled(document: Document) -> list[Spoiled]:
+    """Return what is wrong with the files that services name."""
     return [
-        document.problem(str(error), "services", name, key, setting)
+        Spoiled(document.problem(str(error), "services", name, key, setting), files_of(getattr(service, key)))
         for name, service in document.site.services.items()
         for key, setting, error in _unusable(service)
     ]

@@ -6,7 +6,7 @@ Leaves out the compiling, which is pure (`plan/compile.py`).
 import asyncio
 from dataclasses import dataclass, replace
 
-from equipoise.app.certificates import fingerprints, problems
+from equipoise.app.certificates import fingerprints, spoiled
 from equipoise.app.names import resolve
 from equipoise.base.errors import ConfigError
 from equipoise.config.loading import Document, load
@@ -30,20 +30,35 @@ class Inputs:
 
 async def read(text: str, file: str, catalogue: Catalogue, known: HostFacts) -> Inputs:
     """Read a document and gather its facts; `known` are earlier ones.  Raises: ConfigError, also for files of TLS."""
+    inputs, unusable = await read_to_start(text, file, catalogue, known)
+    if unusable is not None:
+        raise unusable
+    return inputs
+
+
+async def read_to_start(
+    text: str, file: str, catalogue: Catalogue, known: HostFacts
+) -> tuple[Inputs, ConfigError | None]:
+    """Return what `read` returns, and why files of TLS cannot be used: at a start that stops their service alone.
+
+    Raises: ConfigError for all else.
+    """
     document = await asyncio.to_thread(load, text, file, catalogue)  # a large one takes seconds
-    if wrong := await asyncio.to_thread(problems, document):
-        raise ConfigError(wrong)
-    return Inputs(document, await _gathered(document, known))
+    wrong = await asyncio.to_thread(spoiled, document)
+    unusable = ConfigError([each.problem for each in wrong]) if wrong else None
+    return Inputs(document, await _gathered(document, known)), unusable
 
 
 async def look_again(inputs: Inputs) -> tuple[Inputs, ConfigError | None]:
     """Return the inputs with the facts as they are now, and why files that changed cannot be used.
 
-    Such files count as unchanged: what runs on what they held goes on.
+    Such files, and those that are used together with them, count as unchanged: what runs on what they held goes on.
     """
-    facts = await _gathered(inputs.document, inputs.facts)
-    if facts.files != inputs.facts.files and (wrong := await asyncio.to_thread(problems, inputs.document)):
-        return Inputs(inputs.document, replace(facts, files=inputs.facts.files)), ConfigError(wrong)
+    facts, before = await _gathered(inputs.document, inputs.facts), inputs.facts.files
+    if facts.files != before and (wrong := await asyncio.to_thread(spoiled, inputs.document)):
+        unchanged = {path: before[path] for each in wrong for path in each.paths if path in before}
+        facts = replace(facts, files={**facts.files, **unchanged})
+        return Inputs(inputs.document, facts), ConfigError([each.problem for each in wrong])
     return Inputs(inputs.document, facts), None
 
 

@@ -15,7 +15,7 @@ from equipoise import __version__
 from equipoise.app.certificates import CertificateState, Expiries, watch
 from equipoise.app.converge import converge
 from equipoise.app.document import DocumentStore
-from equipoise.app.inputs import Inputs, look_again, read
+from equipoise.app.inputs import Inputs, look_again, read, read_to_start
 from equipoise.app.learned import LearnedFile
 from equipoise.app.nodes import NodeBook
 from equipoise.app.offline import Preview
@@ -100,7 +100,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Take over what serves, then serve the document.  Raises: EquipoiseError; engines stay as they are."""
-        inputs = await self._read(self._store.read(), str(self._store.path))
+        inputs, unusable = await read_to_start(self._store.read(), str(self._store.path), self._catalogue, HostFacts())
         plan = inputs.compiled()
         try:
             adopted = await self._gateway.adopt()
@@ -111,9 +111,9 @@ class Supervisor:
             await self.fail_to_start()
             raise
         self._emit(SupervisorStarted(pid=os.getpid(), version=__version__, adopted=len(adopted)))
+        if unusable is not None:  # ADR 0007: after a restart of the machine the other services must not be down too
+            self._emit(TaskHindered(task="files of TLS", reason=f"{unusable}; what needs them waits for better ones"))
         await self._in_force(plan, inputs)
-        if self._gateway.outdated(__version__):
-            await self._gateway.replace(f"it ran another version than {__version__}")
         self._tasks.spawn("watch", forever(_WATCH_EVERY_S, self._gateway.watch, self._task_failed))
         self._tasks.spawn("facts", forever(_LOOK_AT_FACTS_EVERY_S, self._look_at_facts, self._task_failed))
         self._tasks.spawn(

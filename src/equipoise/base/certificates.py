@@ -8,9 +8,11 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from equipoise.base.errors import EquipoiseError
@@ -76,7 +78,8 @@ def parse_certificates(content: bytes, path: str, setting: str) -> tuple[x509.Ce
     if _BEGIN not in content:
         raise CertificateFileError(setting, f"{path} holds no certificate (no line {_BEGIN.decode()}); add it")
     try:
-        return tuple(x509.load_pem_x509_certificates(content))
+        with _what_others_wrote():
+            return tuple(x509.load_pem_x509_certificates(content))
     except ValueError:
         raise CertificateFileError(
             setting, f"{path} holds a certificate that is damaged; copy it again from where it was issued"
@@ -88,32 +91,67 @@ def read_certificates(path: str) -> tuple[Certificate, ...]:
     found = parse_certificates(read_pem(path, "cert"), path, "cert")
     try:
         return tuple(describe(each) for each in found)
-    except ValueError as error:  # what stands inside is only read when it is asked for
+    except ValueError as error:
         raise CertificateFileError("cert", f"{path} holds a certificate that cannot be read: {error}") from None
 
 
 def describe(certificate: x509.Certificate) -> Certificate:
-    """Return what is of interest in a certificate.  Raises: ValueError where an extension is malformed."""
-    return Certificate(
-        subject=certificate.subject.rfc4514_string(),
-        names=tuple(_alternative_names(certificate)),
-        issuer=certificate.issuer.rfc4514_string(),
-        not_before_s=certificate.not_valid_before_utc.timestamp(),
-        not_after_s=certificate.not_valid_after_utc.timestamp(),
-        is_ca=_may_sign(certificate),
-    )
+    """Return what is of interest in a certificate.  Raises: ValueError where something in it cannot be read."""
+    with _what_others_wrote():
+        return Certificate(
+            subject=certificate.subject.rfc4514_string(),
+            names=tuple(map(_printable, _alternative_names(certificate))),
+            issuer=certificate.issuer.rfc4514_string(),
+            not_before_s=certificate.not_valid_before_utc.timestamp(),
+            not_after_s=certificate.not_valid_after_utc.timestamp(),
+            is_ca=_may_sign(certificate),
+        )
+
+
+def ends_s(der: bytes) -> float:
+    """Return when a certificate ends, in seconds since 1970.  Raises: ValueError where that cannot be read."""
+    with _what_others_wrote():
+        return x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
+
+
+def names_in(der: bytes) -> tuple[str, ...]:
+    """Return the names of a certificate as they stand there: common name, then host names and addresses.
+
+    Raises: ValueError where something in it cannot be read.
+    """
+    with _what_others_wrote():
+        certificate = x509.load_der_x509_certificate(der)
+        common = [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        return tuple(dict.fromkeys([*common, *_alternative_names(certificate)]))
 
 
 def names_of(der: bytes) -> str:
-    """Return the names of a certificate in one line: common name, then host names and addresses; bounded, printable."""
+    """Return the names of a certificate in one line: those of `names_in`; bounded, printable."""
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        common = [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        names = dict.fromkeys([*common, *_alternative_names(certificate)])
+        line = _printable(", ".join(names_in(der))) or "a certificate without names"
     except ValueError:
         return "a certificate that cannot be read"
-    line = _printable(", ".join(names)) or "a certificate without names"
     return line if len(line) <= _MAX_NAMES_CHARACTERS else f"{line[: _MAX_NAMES_CHARACTERS - 1]}…"
+
+
+@contextmanager
+def _what_others_wrote() -> Iterator[None]:
+    """Have one exception for all that can be wrong in a certificate; each is only read when it is asked for.
+
+    cryptography has plain exceptions of its own, and lets through those of its parts: a common name that is a bit
+    string is a TypeError.
+    """
+    try:
+        yield
+    except (
+        x509.DuplicateExtension,
+        x509.InvalidVersion,
+        x509.UnsupportedGeneralNameType,
+        UnsupportedAlgorithm,
+        TypeError,
+        LookupError,
+    ) as error:
+        raise ValueError(str(error)) from error
 
 
 def _alternative_names(certificate: x509.Certificate) -> Iterator[str]:
@@ -124,7 +162,7 @@ def _alternative_names(certificate: x509.Certificate) -> Iterator[str]:
     if isinstance(value, x509.SubjectAlternativeName):
         for name in value:
             if isinstance(name, x509.DNSName | x509.IPAddress):
-                yield _printable(str(name.value))
+                yield str(name.value)
 
 
 def _may_sign(certificate: x509.Certificate) -> bool:

@@ -33,7 +33,8 @@ def start_detached(
 def start_closed(command: Sequence[str], output: int, environment: Mapping[str, str]) -> Process:
     """Start `command` in its own session at `/`, without input, printing into the descriptor `output`.
 
-    It has no other descriptor of ours and no other environment.  Raises: OSError.
+    It has no other descriptor of ours and no other environment.  It may lie on a file system that does not answer: this
+    thread waits then, and no other.  Raises: OSError.
     """
     return subprocess.Popen(
         list(command),
@@ -43,6 +44,7 @@ def start_closed(command: Sequence[str], output: int, environment: Mapping[str, 
         cwd="/",
         env=dict(environment),
         start_new_session=True,
+        user=os.geteuid(),  # no change, but with it Popen forks; its vfork stops every thread until the program runs
     )
 
 

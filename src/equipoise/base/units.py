@@ -1,4 +1,7 @@
-"""Durations and sizes as people write them: `5s`, `30m`, `64KiB`.  Numbers alone are refused: they hide their unit."""
+"""Durations and sizes as people write them: `5s`, `30m`, `64KiB`.  Numbers alone are refused: they hide their unit.
+
+And as people read them, where that is something else: `1.5 KiB`, `12 days`.
+"""
 
 import re
 
@@ -39,6 +42,16 @@ def format_duration(seconds: float) -> str:
         return "0s"
     number, unit = (seconds * 1000, "ms") if seconds < 1 else (seconds, "s")
     return f"{number:.6f}".rstrip("0").rstrip(".") + unit
+
+
+def format_days(seconds: float) -> str:
+    """Return whole days for people to read, whichever side of now they are on.
+
+    >>> format_days(86400 * 12.7), format_days(-86400), format_days(3600)
+    ('12 days', '1 day', 'less than a day')
+    """
+    days = int(abs(seconds) / _DURATION_S["d"])
+    return f"{days} day{'' if days == 1 else 's'}" if days else "less than a day"
 
 
 def format_size(size_bytes: float) -> str:

@@ -12,9 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from equipoise.base.units import format_size
+from equipoise.base.units import format_days, format_size
 from equipoise.cli.output import printable
 from equipoise.config.fields import split_port
+from equipoise.state.events import EXPIRING_DAYS
 
 _STYLE = {
     "up": "green",
@@ -24,7 +25,6 @@ _STYLE = {
     "disabled": "yellow",
     "down": "red",
 }
-_EXPIRING_DAYS = 30  # as the events have it
 _WORST_FIRST = ("down", "waiting", "degraded", "up")
 
 Document = dict[str, Any]
@@ -73,20 +73,20 @@ def _wrong(name: str, service: Document, now_s: float) -> Iterator[Text]:
             f": {printable(_why(service))}",
         )
     for key, file in service.get("tls", {}).items():
-        if (said := _certificate_trouble(file)) is not None:
+        if (said := _certificate_trouble(file, now_s)) is not None:
             yield Text(f"  {printable(f'{name} {key}: {said}')}", style="yellow")
     for node_name, node in service["nodes"].items():
         for said in _node_trouble(f"{name}/{node_name}", service, node, now_s):
             yield Text(f"  {printable(said)}")
 
 
-def _certificate_trouble(file: Document) -> str | None:
+def _certificate_trouble(file: Document, now_s: float) -> str | None:
     if file.get("problem"):
         return f"{file['problem']}"
-    days = file["days_left"]
-    if days is None or days >= _EXPIRING_DAYS:
+    if file["days_left"] is None or file["days_left"] >= EXPIRING_DAYS:
         return None
-    when = f"ended {-days} days ago" if days < 0 else f"ends in {days} days"
+    left_s = datetime.fromisoformat(file["not_after"]).timestamp() - now_s  # `days_left` is rounded down
+    when = f"ended {format_days(left_s)} ago" if left_s <= 0 else f"ends in {format_days(left_s)}"
     return f"the certificate {when} ({file['path']}); have it renewed and put in its place, it is taken up by itself"
 
 

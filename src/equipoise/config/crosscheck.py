@@ -35,6 +35,7 @@ def findings(site: Site, written: Collection[str] = ()) -> Iterator[Finding]:
     """
     yield from _ports_used_twice(site)
     yield from _routes(site, written)
+    yield from _mixed_ports(site)
     for name, service in site.services.items():
         for finding in _service(service):
             yield Finding(("services", name, *finding.path), finding.message)
@@ -97,19 +98,25 @@ def _routes(site: Site, written: Collection[str]) -> Iterator[Finding]:
         for number, route in enumerate(service.routes):
             if route.to in written and route.to not in site.services:
                 continue
-            for key, message in _route(site, route):
+            for key, message in _route(site, service, route):
                 yield Finding(("services", name, "routes", number, *key), message)
         if not service.listen and name not in targets and not written:
             message = "missing: nobody can reach this service; add an address, or a route of another service to it"
             yield Finding(("services", name, "listen"), message)
 
 
-def _route(site: Site, route: Route) -> Iterator[tuple[tuple[str, ...], str]]:
+def _route(site: Site, service: Service, route: Route) -> Iterator[tuple[tuple[str, ...], str]]:
     target = site.services.get(route.to)
     if target is None:
         yield ("to",), f"there is no service {route.to!r}; {nearest(route.to, site.services)}"
     elif not target.nodes:
         yield ("to",), f"the service {route.to!r} has no nodes; name one that has, since routes do not lead on"
+    elif _asks_everybody(target) and not _asks_everybody(service):
+        message = (
+            f"{route.to!r} lets in only clients with a certificate (tls.client_ca), and this service others too: the "
+            "route leads around that; set tls.client_ca here for all ports, or lead to a service without listen"
+        )
+        yield ("to",), message
     if not (route.called_ae or route.calling_ae or route.service or route.from_):
         yield (), "has no condition; add called_ae, calling_ae, service or from, or leave the route out"
 
@@ -122,13 +129,56 @@ def _tls(service: Service) -> Iterator[Finding]:
             yield Finding(("tls", "ports"), f"{number} is not a port of this service, which has {said}")
     if service.tls and not service.listen:
         yield Finding(("tls",), "has no effect: the service has no address; put it where the clients arrive")
-    if service.node_tls and service.node_tls.key and not service.node_tls.cert:
-        yield Finding(("node_tls", "key"), "belongs to a certificate; add cert, or leave the key out")
+    if service.tls and service.tls.client_names and not service.tls.client_ca:
+        yield Finding(("tls", "client_names"), "clients are asked for no certificate; add client_ca")
+    yield from _node_tls(service)
     if service.proxy_protocol.accept and not service.allow_from:
         yield Finding(
             ("proxy_protocol", "accept"),
             "anybody could claim to be anyone; write the outer balancer's address into allow_from",
         )
+
+
+def _node_tls(service: Service) -> Iterator[Finding]:
+    tls = service.node_tls
+    if tls is None:
+        return
+    if tls.key and not tls.cert:
+        yield Finding(("node_tls", "key"), "belongs to a certificate; add cert, or leave the key out")
+    if tls.verify == "authority" and not tls.ca:
+        yield Finding(
+            ("node_tls", "verify"),
+            "'authority' without ca lets in whoever has a certificate of any public authority; add ca, or write name",
+        )
+    for key in ("ca", "server_name") if tls.verify == "none" else ():
+        if getattr(tls, key):
+            yield Finding(("node_tls", key), "has no effect with verify: none; take one of the two out")
+
+
+def _asks_everybody(service: Service) -> bool:
+    """Return whether nobody comes in without a certificate."""
+    return bool(service.tls and service.tls.client_ca and service.listen and not _plain_ports(service))
+
+
+def _plain_ports(service: Service) -> set[int]:
+    """Return the ports that stay plain beside those that speak TLS."""
+    ports, secured = {listener.port for listener in service.listeners}, set(service.tls.ports if service.tls else ())
+    return ports - secured if ports & secured else set()
+
+
+def _mixed_ports(site: Site) -> Iterator[Finding]:
+    """Yield nodes that are called at the port that the client came to, where that says how the client speaks."""
+    for name, service in site.services.items():
+        if not _plain_ports(service):
+            continue
+        for pool in dict.fromkeys((name, *(route.to for route in service.routes if route.to in site.services))):
+            for node_name, node in site.services[pool].nodes.items():
+                if split_port(node.address)[1] is None:
+                    yield Finding(
+                        ("services", pool, "nodes", node_name, "address"),
+                        f"{node.address!r} names no port, so it is called at the one that the client came to, and of "
+                        f"those of {name!r} some speak TLS and some do not (tls.ports); write ADDRESS:PORT",
+                    )
 
 
 def _loops(service: Service) -> Iterator[Finding]:

@@ -145,6 +145,8 @@ def _source_address(text: str) -> str:
 def _file_path(text: str) -> str:
     if not text.startswith("/"):
         raise ValueError(f"{text!r} is not a whole path; write it from the root, such as /etc/equipoise/pacs.pem")
+    if bad := [c for c in text if not c.isprintable()]:
+        raise ValueError(f"{text!r} contains {bad[0]!r}, a control character; write the path without it")
     return text
 
 
@@ -156,6 +158,16 @@ def _host_name(text: str) -> str:
 
 def _ae_pattern(text: str) -> str:
     return _ae_title(text)  # `*` and `?` are allowed in a title as well, here they stand for other characters
+
+
+def _certificate_name(text: str) -> str:
+    name = text.strip()
+    if not name or len(name) > _HOST_MAX_CHARACTERS or not name.isprintable():
+        raise ValueError(
+            f"{text!r} is no name of a certificate: 1 to {_HOST_MAX_CHARACTERS} printable characters, of which `*` "
+            "stands for any text and `?` for one character; write for example '*.ct.hospital.example'"
+        )
+    return name
 
 
 # An editor reads `1E5` and `007` as numbers where we take the text, so its schema lets both pass.
@@ -170,6 +182,11 @@ Name = Annotated[
 ]
 FilePath = Annotated[
     str, AfterValidator(_file_path), WithJsonSchema({"type": "string", "pattern": "^/", "title": "path of a file"})
+]
+CertificateNamePattern = Annotated[
+    str,
+    AfterValidator(_certificate_name),
+    WithJsonSchema({"type": "string", "pattern": r"\S", "title": "name of a certificate, with `*` and `?`"}),
 ]
 HostName = Annotated[
     str,

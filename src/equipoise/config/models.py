@@ -18,6 +18,7 @@ from equipoise.config.base import CheckParams, Duration, DurationOrZero, Port, S
 from equipoise.config.fields import (
     AeTitle,
     AeTitlePattern,
+    CertificateNamePattern,
     CidrText,
     FilePath,
     HostName,
@@ -183,6 +184,9 @@ class Tls(Strict):
     """PEM file with its private key; by default it stands in `cert` too."""
     client_ca: FilePath | None = None
     """PEM file of the authorities whose client certificates are let in.  Without it none is asked for."""
+    client_names: Annotated[tuple[CertificateNamePattern, ...], _one_or_more(CertificateNamePattern)] = ()
+    """Names of which a client's certificate must have one, as its common name, a host name or an address; `*` stands
+    for any text, `?` for one character, upper and lower case are the same.  Empty: any certificate of `client_ca`."""
     min_version: TlsVersion = "1.2"
     """The oldest version of TLS that is spoken: `1.2` or `1.3`."""
     ports: Annotated[tuple[Port, ...], _one_or_more(Port)] = ()

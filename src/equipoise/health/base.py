@@ -91,7 +91,8 @@ class Visit:
     Attributes:
         question: What is asked, and of whom.
         timeout_s: When the answer is due.  The check itself keeps to it.
-        ask: Asks another question, with the time that it may take; the answer may be late, never raises.
+        ask: Asks another question, with the time that it may take; the answer may be late.
+            Raises: EquipoiseError where it could not be asked, which says nothing of the node.
     """
 
     question: Question

@@ -98,7 +98,7 @@ class _Way:
         if wanted is False or (wanted is None and not (own and self.node_tls)):
             return None
         tls = self.node_tls or SYSTEM_TLS
-        return replace(tls, server_name=tls.server_name or self.name)
+        return replace(tls, server_name=(tls.server_name or self.name).removesuffix("."))  # no certificate has the root
 
 
 def _inheriting(part: CheckParams, whole: CheckParams) -> CheckParams:

@@ -22,6 +22,7 @@ from equipoise.health.question import Question
 from equipoise.plan.model import NodeTls
 
 JITTER = 0.1  # of the interval, both ways: nodes that were added together are not asked together for ever
+MAX_AT_ONCE = 64  # a site has some tens of nodes, and each takes a descriptor of the supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,6 @@ class HealthRunner:
         on_result: Called with every outcome, once for each target.
         random: For the jitter.
         parallel: Checks that talk at the same time; others wait for their turn, which does not count as their time.
-            64: a site has some tens of nodes, and each takes a descriptor of the supervisor.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class HealthRunner:
         on_result: OnResult,
         *,
         random: Random,
-        parallel: int = 64,
+        parallel: int = MAX_AT_ONCE,
     ) -> None:
         self._catalogue = catalogue
         self._tasks = tasks

@@ -8,13 +8,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from equipoise.base.certificates import describe, names_of, parse_certificates
+from equipoise.base.certificates import ends_s, names_of
 from equipoise.base.errors import PeerError
 from equipoise.base.tls import client_context
 from equipoise.health.base import TlsSession
 from equipoise.plan.model import NodeTls
 
-_DAY_S = 86400
 _MOST_CONTEXTS = 64  # a site has some services with settings of their own, and each renewal makes another one
 # A node that does not answer our last word must not hold up the next check.
 _SHUTDOWN_S = 0.5
@@ -37,23 +36,11 @@ def session(secured: ssl.SSLObject, wall_s: float) -> TlsSession:
     """Return what a handshake came to.  Raises: PeerError where the node's certificate cannot be read."""
     der = secured.getpeercert(binary_form=True) or b""
     try:
-        (shown,) = parse_certificates(ssl.DER_cert_to_PEM_cert(der).encode(), "what the node showed", "cert")
-        left_s = describe(shown).not_after_s - wall_s
+        left_s = ends_s(der) - wall_s
     except ValueError as error:
         raise PeerError(f"the node's certificate cannot be read: {error}") from None
     cipher = secured.cipher()
     return TlsSession(secured.version() or "TLS", cipher[0] if cipher else "none", names_of(der), left_s)
-
-
-def lasts(left_s: float) -> str:
-    """Return how long a certificate is still valid, or that it is not.
-
-    >>> lasts(86400 * 12.7), lasts(3600), lasts(-86400 * 2)
-    ('12 days left', 'less than a day left', 'it ended 2 days ago')
-    """
-    days = int(abs(left_s) // _DAY_S)
-    counted = f"{days} day{'' if days == 1 else 's'}" if days else "less than a day"
-    return f"it ended {counted} ago" if left_s < 0 else f"{counted} left"
 
 
 @lru_cache(maxsize=_MOST_CONTEXTS)

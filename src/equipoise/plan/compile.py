@@ -45,12 +45,13 @@ def names_to_resolve(site: models.Site) -> frozenset[str]:
 def files_to_read(site: models.Site) -> frozenset[str]:
     """Return the paths of all files that the site names: what `HostFacts.files` is to answer."""
     keys = [key for service in site.services.values() for key in (service.tls, service.node_tls) if key is not None]
-    return frozenset(path for each in keys for path in _files(each))
+    return frozenset(path for each in keys for path in files_of(each))
 
 
-def _files(tls: models.Tls | models.NodeTls) -> list[str]:
+def files_of(tls: models.Tls | models.NodeTls) -> tuple[str, ...]:
+    """Return the files that these settings name."""
     ca = tls.client_ca if isinstance(tls, models.Tls) else tls.ca
-    return [path for path in (tls.cert, tls.key, ca) if path is not None]
+    return tuple(path for path in (tls.cert, tls.key, ca) if path is not None)
 
 
 def compile_plan(site: models.Site, facts: HostFacts) -> Plan:
@@ -124,6 +125,7 @@ def _tls(tls: models.Tls, facts: HostFacts) -> Tls:
         client_ca=tls.client_ca,
         min_version=tls.min_version,
         ports=tls.ports,
+        client_names=tls.client_names,
         fingerprint=_fingerprint(tls, facts),
     )
 
@@ -141,7 +143,7 @@ def _node_tls(tls: models.NodeTls, facts: HostFacts) -> NodeTls:
 
 
 def _fingerprint(tls: models.Tls | models.NodeTls, facts: HostFacts) -> str:
-    content = "|".join(facts.files.get(path, "") for path in _files(tls))
+    content = "|".join(facts.files.get(path, "") for path in files_of(tls))
     return hashlib.sha256(content.encode()).hexdigest()[:_DIGEST_DIGITS]
 
 

@@ -71,6 +71,7 @@ class Tls:
 
     Attributes:
         ports: Those of the service that speak TLS; empty means all.
+        client_names: Patterns, of which one fits a name of the client's certificate; empty means any certificate.
     """
 
     cert: str
@@ -79,6 +80,7 @@ class Tls:
     min_version: str
     ports: tuple[int, ...]
     fingerprint: str
+    client_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ When it is better, and when not: docs/explanation/balancing.md.
 from collections.abc import Sequence
 
 from equipoise.policy.base import Candidate, Client, PolicyKind
+from equipoise.policy.turns import Turns
 
 
 class LeastWork:
-    """Remembers in which order nodes were last picked, to take turns among equals."""
+    """Takes turns among equals."""
 
     def __init__(self) -> None:
-        self._turn = 0
-        self._last_turn: dict[str, int] = {}
+        self._turns = Turns()
 
     def pick(self, candidates: Sequence[Candidate], client: Client) -> str:
         """Return the node that would have the least to do for its weight with this association added."""
@@ -30,12 +30,10 @@ class LeastWork:
             key=lambda node: (
                 node.work / node.weight,
                 (node.connections + 1) / node.weight,
-                self._last_turn.get(node.name, 0),
+                self._turns.last(node.name),
             ),
-        ).name
-        self._turn += 1
-        self._last_turn[chosen] = self._turn
-        return chosen
+        )
+        return self._turns.take(chosen.name)
 
 
 POLICY = PolicyKind(name="least_work", make=LeastWork, weighs_work=True)

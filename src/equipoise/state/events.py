@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
+EXPIRING_DAYS = 30  # time to ask an authority for a new certificate, and to install it in a maintenance window
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -139,10 +141,7 @@ class ListenerReady(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateExpiring(Event):
-    """A certificate of a service ends within 30 days; said once a day.  `file` is the key that names its file."""
-
-    kind: ClassVar[str] = "certificate.expiring"
+class _CertificateEnds(Event):
     service: str
     file: str
     path: str
@@ -152,16 +151,17 @@ class CertificateExpiring(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateExpired(Event):
+class CertificateExpiring(_CertificateEnds):
+    """A certificate of a service ends within 30 days; said once a day.  `file` is the key that names its file."""
+
+    kind: ClassVar[str] = "certificate.expiring"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateExpired(_CertificateEnds):
     """A certificate of a service is no longer valid: peers that verify it refuse it.  Said once a day."""
 
     kind: ClassVar[str] = "certificate.expired"
-    service: str
-    file: str
-    path: str
-    names: tuple[str, ...]
-    not_after: str
-    days_left: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

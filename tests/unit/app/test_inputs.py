@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.app.inputs import Inputs, look_again, read
+from equipoise.app.inputs import Inputs, look_again, read, read_to_start
 from equipoise.app.wiring import catalogue
 from equipoise.base.errors import ConfigError
 from equipoise.plan.inputs import HostFacts
@@ -91,6 +91,21 @@ def test_a_spoiled_file_counts_as_unchanged_and_is_named(spoil: str, own: Issued
     assert again(now) == (inputs, None)
 
 
+def test_a_spoiled_file_does_not_hold_up_the_renewal_of_another_service(own: Issued, authority: Authority) -> None:
+    other = authority.issue("other")
+    text = site(own, authority).replace("listen: 127.0.0.3", f"listen: 127.0.0.3\n    tls: {{cert: {other.both}}}")
+    inputs = taken(text)
+    own.key.write_text("rubbish")
+    authority.issue("other")
+    now, spoiled = again(inputs)
+    assert spoiled is not None
+    assert "services.pacs.tls.key" in str(spoiled)
+    assert "plain" not in str(spoiled)
+    before, after = inputs.compiled(), now.compiled()
+    assert after.service("pacs") == before.service("pacs")
+    assert after.service("plain") != before.service("plain")
+
+
 def test_half_of_a_renewal_waits_for_the_other_half(own: Issued, authority: Authority) -> None:
     """The certificate is copied first, its key a moment later."""
     inputs = taken(site(own, authority))
@@ -118,7 +133,14 @@ def test_a_name_that_moved_is_followed_while_a_file_is_spoiled(own: Issued, auth
     assert now.facts.resolved == inputs.facts.resolved != moved.facts.resolved
 
 
-def test_a_document_with_a_spoiled_file_is_refused(own: Issued, authority: Authority) -> None:
+def test_a_document_with_a_spoiled_file_is_refused_except_at_a_start(own: Issued, authority: Authority) -> None:
     own.cert.write_text("rubbish")
     with pytest.raises(ConfigError, match=r"services\.pacs\.tls\.cert"):
         taken(site(own, authority))
+    inputs, unusable = asyncio.run(read_to_start(site(own, authority), "site.yaml", catalogue(), HostFacts()))
+    assert "services.pacs.tls.cert" in str(unusable)
+    assert [service.name for service in inputs.compiled().services] == ["pacs", "plain"]
+    authority.issue("balancer")
+    now, spoiled = again(inputs)
+    assert spoiled is None
+    assert now.compiled().service("pacs") != inputs.compiled().service("pacs"), "better files are taken"

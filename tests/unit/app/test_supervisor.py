@@ -13,8 +13,10 @@ import uvloop
 
 from equipoise.app import supervisor as module
 from equipoise.app.document import DocumentStore
+from equipoise.app.inputs import Inputs, look_again
 from equipoise.app.supervisor import Supervisor
 from equipoise.base.clock import SystemClock
+from equipoise.base.errors import ConfigError
 from equipoise.base.paths import Directories
 from equipoise.proto.dicom.association import encode_request
 from equipoise.state.journal import Journal
@@ -100,13 +102,21 @@ def test_files_are_followed_and_what_is_wrong_is_said_once(
     tmp_path: Path, own: Issued, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LOOK_AT_FACTS_EVERY_S", OFTEN_S)
+    looks: list[Inputs] = []
+
+    async def counted(inputs: Inputs) -> tuple[Inputs, ConfigError | None]:
+        looks.append(inputs)
+        return await look_again(inputs)
+
+    monkeypatch.setattr(module, "look_again", counted)
 
     async def scene(instance: Instance) -> None:
         first = await instance.shown()
         good = own.key.read_bytes()
         own.key.write_text("rubbish")
         await eventually(lambda: instance.events("task.hindered"), "the event")
-        await asyncio.sleep(8 * OFTEN_S)
+        seen = len(looks)
+        await eventually(lambda: len(looks) > seen + 3, "more looks at the same")
         (event,) = instance.events("task.hindered")
         assert event["task"] == "renewed files"
         assert str(own.key) in event["reason"]
@@ -134,6 +144,13 @@ def test_a_gateway_that_dies_while_a_file_is_spoiled_has_it_again_when_it_is_who
 ) -> None:
     """The same content comes back, so the plan is the same, and still the gateway needs to be told."""
     monkeypatch.setattr(module, "_LOOK_AT_FACTS_EVERY_S", OFTEN_S)
+    looks: list[Inputs] = []
+
+    async def counted(inputs: Inputs) -> tuple[Inputs, ConfigError | None]:
+        looks.append(inputs)
+        return await look_again(inputs)
+
+    monkeypatch.setattr(module, "look_again", counted)
 
     async def scene(instance: Instance) -> None:
         first = await instance.shown()
@@ -186,3 +203,25 @@ def test_what_a_gateway_learned_is_kept_when_it_is_stopped(tmp_path: Path, own: 
     assert kept["plain"].keys() == {"CT", "MR", "US"}
     assert kept["plain"]["CT"] == 1e7
     assert 5.0 < kept["plain"]["MR"] < kept["plain"]["US"] < 1000, "a mean of what was known and what came"
+
+
+def test_a_file_that_is_spoiled_at_the_start_stops_its_service_alone(
+    tmp_path: Path, own: Issued, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart of the machine nothing that runs has the old files any more."""
+    monkeypatch.setattr(module, "_LOOK_AT_FACTS_EVERY_S", OFTEN_S)
+    good = own.key.read_bytes()
+    own.key.write_text("rubbish")
+
+    async def scene(instance: Instance) -> None:
+        (event, *_) = instance.events("task.hindered")
+        assert event["task"] == "files of TLS"
+        assert "services.pacs.tls.key" in event["reason"]
+        await (await dial(instance.plain_port)).associate()
+        with pytest.raises(OSError):  # noqa: PT011 the connection ends, in whatever way
+            await instance.shown()
+        own.key.write_bytes(good)
+        await eventually(lambda: len(instance.events("plan.applied")) == 2, "better files")
+        assert await instance.shown()
+
+    run(lambda: Instance(tmp_path, own), scene)

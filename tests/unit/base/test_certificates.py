@@ -1,4 +1,5 @@
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -7,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.base.certificates import CertificateFileError, names_of, parse_certificates, read_certificates
-from tests.system.certificates import Authority, Issued
+from equipoise.base.certificates import (
+    CertificateFileError,
+    ends_s,
+    names_in,
+    names_of,
+    parse_certificates,
+    read_certificates,
+)
+from tests.system.certificates import EDI_PARTY_NAME, Authority, Issued
 
 DAY_S = 86400
 
@@ -35,6 +43,26 @@ def test_a_certificate_is_read(authority: Authority) -> None:
     assert 29 * DAY_S < certificate.not_after_s - now < 31 * DAY_S
     (signer,) = read_certificates(str(authority.ca_file))
     assert (signer.subject, signer.names, signer.is_ca) == ("CN=Test CA", (), True)
+
+
+def test_what_cryptography_has_own_exceptions_for_is_said_as_everything_else(authority: Authority) -> None:
+    odd = authority.issue("odd", names=(), addresses=(), more=(EDI_PARTY_NAME,))
+    with pytest.raises(CertificateFileError, match=r"holds a certificate that cannot be read: .*EDIPartyName"):
+        read_certificates(str(odd.cert))
+    assert names_of(der(odd)) == "a certificate that cannot be read"
+    with pytest.raises(ValueError, match="EDIPartyName"):
+        names_in(der(odd))
+
+
+def test_a_certificate_of_a_version_that_there_is_not(authority: Authority, tmp_path: Path) -> None:
+    odd = der(authority.issue("odd")).replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020105"))
+    file = tmp_path / "odd.pem"
+    file.write_text(ssl.DER_cert_to_PEM_cert(odd))
+    with pytest.raises(CertificateFileError, match="damaged"):
+        read_certificates(str(file))
+    assert names_of(odd) == "a certificate that cannot be read"
+    with pytest.raises(ValueError, match="5 is not a valid X509 version"):
+        ends_s(odd)
 
 
 def test_all_certificates_of_a_file_are_read_in_its_order(authority: Authority, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equipoise.base.units import format_duration, format_size, parse_duration, parse_size
+from equipoise.base.units import format_days, format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,14 @@ def test_the_shortest_exact_duration_is_written(seconds: float, text: str) -> No
 @given(st.integers(0, 10**10))
 def test_whole_milliseconds_read_back(milliseconds: int) -> None:
     assert parse_duration(format_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("days", "text"),
+    [(12.7, "12 days"), (2, "2 days"), (1.9, "1 day"), (1, "1 day"), (0.9, "less than a day"), (0, "less than a day")],
+)
+def test_days_for_people_are_whole_on_both_sides_of_now(days: float, text: str) -> None:
+    assert format_days(days * 86400) == format_days(-days * 86400) == text
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """What a person sees of certificates near their end, rested nodes and services that only lead on."""
 
 import io
+import math
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from equipoise.base.clock import rfc3339
 from equipoise.cli.status_view import view
 
 NOW_S = 1_900_000_000.0
@@ -21,9 +23,11 @@ def service(**changes: Any) -> dict[str, Any]:
     return {**usual, "nodes": {"a": node()}, **changes}
 
 
-def file(days_left: int | None = 5, **changes: Any) -> dict[str, Any]:
-    shown = {"path": "/etc/pacs.pem", "names": ["pacs"], "not_after": "2030-03-17T17:46:40.000Z"}
-    return {**shown, "days_left": days_left, **changes}
+def file(days_left: float | None = 5, **changes: Any) -> dict[str, Any]:
+    """Return a file of the status; `days_left` also as a part of a day."""
+    not_after = None if days_left is None else rfc3339(NOW_S + days_left * 86400)
+    floor = None if days_left is None else math.floor(days_left)
+    return {"path": "/etc/pacs.pem", "names": ["pacs"], "not_after": not_after, "days_left": floor, **changes}
 
 
 def shown(**services: Any) -> str:
@@ -36,14 +40,17 @@ def shown(**services: Any) -> str:
 @pytest.mark.parametrize(
     ("days_left", "said"),
     [
-        (29, "ends in 29 days"),
+        (29.9, "ends in 29 days"),
         (12, "ends in 12 days"),
-        (0, "ends in 0 days"),
-        (-1, "ended 1 days ago"),
+        (1.5, "ends in 1 day"),
+        (0.5, "ends in less than a day"),
+        (0, "ended less than a day ago"),
+        (-1 / 24, "ended less than a day ago"),
+        (-1, "ended 1 day ago"),
         (-40, "ended 40 days ago"),
     ],
 )
-def test_a_certificate_near_its_end_is_named_with_what_to_do(days_left: int, said: str) -> None:
+def test_a_certificate_near_its_end_is_named_with_what_to_do(days_left: float, said: str) -> None:
     text = shown(pacs=service(tls={"tls.cert": file(days_left)}))
     (line,) = [each for each in text.splitlines() if "certificate" in each]
     assert line.strip().startswith(f"pacs tls.cert: the certificate {said} (/etc/pacs.pem); have it renewed")

@@ -110,6 +110,12 @@ def test_the_example_of_the_style_guide(catalogue: Catalogue) -> None:
         ("tls: {cert: /a, min_version: 1.0}", "tls.min_version: '1.0' is broken and refused by BCP 195"),
         ("tls: {cert: /a, ports: 2762}", "services.ct.tls.ports: 2762 is not a port of this service, which has 104"),
         ("node_tls: {key: /a}", "services.ct.node_tls.key: belongs to a certificate; add cert, or leave the key out"),
+        ("tls: {cert: /a, client_names: x}", "services.ct.tls.client_names: clients are asked for no certificate; add"),
+        ("tls: {cert: /a, client_ca: /b, client_names: ' '}", "tls.client_names: ' ' is no name of a certificate"),
+        ('tls: {cert: "/a\\0b"}', "tls.cert: '/a\\x00b' contains '\\x00', a control character"),
+        ("node_tls: {verify: authority}", "services.ct.node_tls.verify: 'authority' without ca lets in whoever has a"),
+        ("node_tls: {verify: none, ca: /a}", "services.ct.node_tls.ca: has no effect with verify: none; take one of"),
+        ("node_tls: {verify: none, server_name: a}", "services.ct.node_tls.server_name: has no effect with verify: no"),
         ("node_tls: {verify: nam}", "services.ct.node_tls.verify: 'nam' is not known; did you mean 'name'?"),
         ("node_tls: {server_name: a b}", "node_tls.server_name: 'a b' is neither an IP address nor a host name"),
         ("proxy_protocol: v3", "9:21: services.ct.proxy_protocol: 'v3' is not known; known here: none, v1, v2"),
@@ -216,6 +222,58 @@ def test_a_port_used_by_two_services(catalogue: Catalogue) -> None:
         "site.yaml:11:13: services.mr.listen: port 104 of 10.0.0.100 is taken by service 'ct', which"
     )
     load(SITE + other.replace("10.0.0.100", "'::'"), "f", catalogue)  # `::` takes IPv6 alone
+
+
+CAREFUL = """site: x
+services:
+  front:
+    protocol: dicom
+    listen: 10.0.0.100
+    ports: [104, 2762]
+    tls: {cert: /a, client_ca: /ca}
+    routes: [{called_ae: A, to: careful}]
+    nodes: {a: {address: 10.0.0.11:104}}
+  careful:
+    protocol: dicom
+    listen: 10.0.0.101
+    tls: {cert: /a, client_ca: /ca}
+    nodes: {b: {address: 10.0.0.12:104}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "refused"),
+    [
+        ("x", "y", False),
+        ("2762]\n    tls: {cert: /a, client_ca: /ca}", "2762]", True),
+        ("2762]\n    tls: {cert: /a, client_ca: /ca}", "2762]\n    tls: {cert: /a}", True),
+        ("2762]\n    tls: {cert: /a, ", "2762]\n    tls: {cert: /a, ports: 2762, ", True),
+        ("101\n    tls: {cert: /a, client_ca: /ca}", "101", False),
+        ("    listen: 10.0.0.101\n    tls: {cert: /a, client_ca: /ca}\n", "", False),
+    ],
+)
+def test_a_route_is_no_way_around_a_certificate(old: str, new: str, refused: bool, catalogue: Catalogue) -> None:
+    assert old in CAREFUL
+    text = CAREFUL.replace(old, new, 1)
+    if not refused:
+        load(text, "f", catalogue)
+        return
+    (found,) = problems(text, catalogue)
+    assert "services.front.routes.0.to: 'careful' lets in only clients with a certificate (tls.client_ca)" in found
+
+
+def test_a_node_without_a_port_behind_ports_of_both_kinds(catalogue: Catalogue) -> None:
+    text = CAREFUL.replace("client_ca: /ca", "ports: 2762", 1).replace(", client_ca: /ca", "")
+    (found,) = problems(text.replace("10.0.0.11:104", "10.0.0.11"), catalogue)
+    assert "services.front.nodes.a.address: '10.0.0.11' names no port" in found
+    assert "of those of 'front' some speak TLS and some do not (tls.ports); write ADDRESS:PORT" in found
+
+
+def test_a_route_from_mixed_ports_needs_the_port_of_its_targets_nodes(catalogue: Catalogue) -> None:
+    mixed = CAREFUL.replace("client_ca: /ca", "ports: 2762", 1).replace(", client_ca: /ca", "")
+    load(mixed, "f", catalogue)
+    (found,) = problems(mixed.replace("10.0.0.12:104", "10.0.0.12"), catalogue)
+    assert "services.careful.nodes.b.address: '10.0.0.12' names no port, so it is called at the one that" in found
 
 
 def test_all_problems_at_once_in_the_order_of_the_text(catalogue: Catalogue) -> None:

@@ -267,6 +267,24 @@ def test_certificates_that_are_not_accepted_are_said_in_words(authority: Authori
     run(scene)
 
 
+@pytest.mark.parametrize(("address", "name"), [("localhost.", None), ("127.0.0.1", "localhost.")])
+def test_the_dot_of_the_root_is_in_no_certificate(address: str, name: str | None, authority: Authority) -> None:
+    async def scene(listener: Listener) -> None:
+        owner = Owner()
+        settings = NodeTls(None, "name", name, None, None, "1.2", "1")
+        called = caller(trusting(authority), node_tls=settings)
+        call = asyncio.create_task(called.call(listener.node(f"{address}:{listener.port}"), ARRIVAL, owner.side))
+        connection = await listener.take()
+        connection.setblocking(True)
+        node = await asyncio.to_thread(serving(authority, addresses=()).wrap_socket, connection, server_side=True)
+        await call
+        owner.side.close(linger=False)
+        node.close()
+        await eventually(lambda: owner.lost_count)
+
+    run(scene)
+
+
 @pytest.mark.parametrize(
     ("said", "words"),
     [

@@ -6,16 +6,17 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from equipoise.engines.gateway import entrance
 from equipoise.plan.model import ProxyProtocol, Tls
 from equipoise.proto.dicom.pdu import REJECT_LIMIT, PduType
 from equipoise.proto.proxy_protocol import encode
-from tests.system.certificates import Authority, Issued
+from tests.system.certificates import EDI_PARTY_NAME, Authority, Issued
 from tests.unit.engines.running import (
     Archive,
     Line,
@@ -512,6 +513,112 @@ def test_a_certificate_that_could_never_be_read_lets_nobody_in_and_says_so(own: 
         await (await (await dial(plain.port)).associate()).release()
         await running.all_ended(2)
         archive.close()
+
+    play(scene)
+
+
+def test_a_certificate_that_cannot_be_read_costs_no_place(authority: Authority, own: Issued) -> None:
+    """Its names are of a kind that cryptography refuses with an exception of its own; OpenSSL has verified it."""
+    odd = authority.issue("odd", names=(), addresses=(), client=True, more=(EDI_PARTY_NAME,))
+
+    async def scene(running: Running) -> None:
+        archive = await Archive().start()
+        port = await one_service(running, {"a": archive.port}, tls=tls(own, client_ca=str(authority.ca_file)))
+        line = await (await dial(port, tls=showing(authority, odd))).associate()
+        await line.release()
+        (event,) = await running.all_ended(1)
+        assert (event.ended, event.certificate) == ("released", "a certificate that cannot be read")
+        await eventually(lambda: running.room.held == 0, "its place back")
+        archive.close()
+
+    play(scene)
+
+
+def test_a_bug_behind_the_handshake_costs_no_place(
+    authority: Authority, own: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_session: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(entrance, "peer_names", fail)
+
+    async def scene(running: Running) -> None:
+        port = await one_service(running, {"a": 1}, tls=tls(own), dicom={"artim_s": 3600.0})
+        line = await dial(port, tls=trusting(authority))
+        assert await is_closed(line)
+        (event,) = await running.all_ended(1)
+        assert event.ended == "tls_failed"
+        assert "bug" in event.reason
+        assert running.room.held == 0
+        assert [str(failure) for failure in running.failures] == ["('gateway.tls', RuntimeError('a bug'))"]
+        running.failures.clear()  # it is told of, as it should be
+        line.close()
+
+    play(scene)
+
+
+# Whose certificate it is
+
+
+def showing(authority: Authority, issued: Issued, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
+    context = trusting(authority, version)
+    context.load_cert_chain(issued.both)
+    return context
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
+@pytest.mark.parametrize(
+    ("patterns", "comes_in"),
+    [
+        ((), True),
+        (("CT WARD 3",), True),
+        (("mr?.example", "CT?.example"), True),
+        (("*.example",), True),
+        (("10.0.0.*",), True),
+        (("ct.example",), False),
+        (("ct3.example.org", "ct3"), False),
+    ],
+)
+def test_a_client_must_have_one_of_the_names(
+    patterns: tuple[str, ...], comes_in: bool, version: ssl.TLSVersion, authority: Authority, own: Issued
+) -> None:
+    device = authority.issue("CT Ward 3", names=("ct3.example",), addresses=("10.0.0.7",), client=True)
+
+    async def scene(running: Running) -> None:
+        archive = await Archive().start()
+        asking = tls(own, client_ca=str(authority.ca_file), client_names=patterns)
+        port = await one_service(running, {"a": archive.port}, tls=asking)
+        with nullcontext() if comes_in else suppress(ConnectionError):  # in 1.2 the handshake itself may be cut
+            line = await dial(port, tls=showing(authority, device, version))
+            line.send(ECHOSCU_RQ)
+            assert (await line.pdu())[:1] == (bytes([PduType.ASSOCIATE_AC]) if comes_in else b"")
+            if comes_in:
+                await line.release()
+            line.close()
+        (event,) = await running.all_ended(1)
+        assert event.ended == ("released" if comes_in else "tls_failed")
+        if not comes_in:
+            assert "CT Ward 3, ct3.example, 10.0.0.7" in event.reason
+            assert "tls.client_names" in event.reason
+            assert archive.heard == []
+        await eventually(lambda: running.room.held == 0, "its place back")
+        archive.close()
+
+    play(scene)
+
+
+def test_names_that_cannot_be_read_are_nobodys(authority: Authority, own: Issued) -> None:
+    odd = authority.issue("odd", names=(), addresses=(), client=True, more=(EDI_PARTY_NAME,))
+
+    async def scene(running: Running) -> None:
+        asking = tls(own, client_ca=str(authority.ca_file), client_names=("*",))
+        port = await one_service(running, {"a": 1}, tls=asking)
+        line = await dial(port, tls=showing(authority, odd))
+        assert await is_closed(line)
+        (event,) = await running.all_ended(1)
+        assert event.ended == "tls_failed"
+        assert "cannot be read" in event.reason
+        line.close()
 
     play(scene)
 

@@ -162,8 +162,8 @@ def test_the_rest_that_begins_is_told() -> None:
 def test_success_after_a_rest_ends_probation() -> None:
     one = pool(node("a"), node("b"))
     rest(one, "a")
-    one.succeeded("a", CT, 10)
-    one.succeeded("unknown", CT, 10)
+    one.succeeded("a", 10)
+    one.succeeded("unknown", 10)
     rest(one, "a", now_s=11)  # asserts that three failures are needed again
 
 

@@ -17,8 +17,9 @@ from equipoise.base.clock import SystemClock
 from equipoise.base.paths import Directories
 from equipoise.base.tasks import Tasks
 from equipoise.config.loading import load
+from equipoise.engines.gateway import runner
 from equipoise.engines.gateway.channel import Channel
-from equipoise.engines.gateway.messages import Learned, Message
+from equipoise.engines.gateway.messages import Learned, Message, Serve
 from equipoise.engines.gateway.runner import MAX_LEARNED, GatewayEngine
 from equipoise.plan.compile import compile_plan
 from equipoise.plan.inputs import HostFacts
@@ -271,3 +272,35 @@ def test_titles_that_callers_make_up_do_not_grow_without_end(directory: Path) ->
         assert "WILD0" not in engine.learned["pool"]
 
     uvloop.run(scene())
+
+
+def test_a_gateway_of_another_version_is_told_nothing_of_the_plan(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would not know what TLS is, and would serve in plain a port that is to speak it."""
+
+    async def scene(engine: Engine) -> None:
+        (old,) = engine.pids()
+        engine.engine.leave()
+        monkeypatch.setattr(runner, "__version__", "99.0")
+        engine.engine = engine.another()
+        assert await engine.engine.adopt() == [old]
+        told: list[tuple[str, ...]] = []
+        for process in engine.engine._all():
+            monkeypatch.setattr(process, "tell", _noting(process.tell, told))
+        await engine.apply()
+        assert told == [()]
+        (replaced,) = [event for event in engine.events if isinstance(event, GatewayReplaced)]
+        assert replaced.old_pid == old != replaced.new_pid
+        assert "not 99.0" in replaced.reason
+        await eventually(lambda: old not in engine.pids(), "the old one gone")
+
+    run(directory, scene)
+
+
+def _noting(tell: Callable[..., Awaitable[None]], told: list[tuple[str, ...]]) -> Callable[..., Awaitable[None]]:
+    async def noting(order: Serve, sockets: list[socket.socket]) -> None:
+        told.append(tuple(task.name for task in order.services))
+        await tell(order, sockets)
+
+    return noting

@@ -96,6 +96,35 @@ def test_a_spoiled_file_keeps_what_was_there_and_says_so(authority: Authority, o
     assert second.to_nodes is not first.to_nodes, "the other side is taken all the same"
 
 
+@pytest.mark.parametrize("stricter", ["client_ca", "min_version"])
+def test_what_was_there_is_not_kept_under_stricter_settings(stricter: str, authority: Authority, own: Issued) -> None:
+    given = task("s", tls=tls(own))
+    first, _ = secured(given, Security(), None)
+    own.key.write_text("spoiled")
+    renewed = replace(tls(own), fingerprint="2")
+    wanted = {
+        "client_ca": replace(renewed, client_ca=str(authority.ca_file)),
+        "min_version": replace(renewed, min_version="1.3"),
+    }
+    asked = task("s", tls=wanted[stricter])
+    second, problem = secured(asked, first, given)
+    assert second.to_clients is None, "a client without a certificate would come in"
+    assert problem is not None
+    assert str(own.key) in problem
+    assert "turned away" in problem
+
+
+def test_nodes_are_not_called_more_trustingly_than_the_settings_say(authority: Authority, tmp_path: Path) -> None:
+    given = task("s", node_tls=replace(node_tls(authority), ca=None, verify="none"))
+    first, _ = secured(given, Security(), None)
+    assert first.to_nodes is not None
+    asked = task("s", node_tls=replace(node_tls(authority), ca=str(tmp_path / "missing.pem")))
+    second, problem = secured(asked, first, given)
+    assert second.to_nodes is None
+    assert problem is not None
+    assert "its nodes are not called" in problem
+
+
 def test_both_spoiled_are_both_told(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.pem")
     spoiled = task(

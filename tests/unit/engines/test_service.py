@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 import uvloop
@@ -13,24 +14,14 @@ from equipoise.engines.gateway.messages import ServiceTask
 from equipoise.engines.gateway.room import Room
 from equipoise.engines.gateway.security import Security
 from equipoise.engines.gateway.service import Service, Surroundings
-from equipoise.plan.model import Dicom, Endpoint, Node, Persistence
+from equipoise.plan.model import Endpoint, Node, Persistence
 from equipoise.plan.states import NodeState
 from equipoise.proto.dicom.pdu import REJECT_CONGESTION, REJECT_LIMIT
 from equipoise.state.events import AssociationEnded, Event
+from tests.unit.engines.running import SETTINGS
 from tests.unit.proto.captures import ECHOSCU_RQ
 
 WAITING = 600  # far more than Python's stack would carry if each one's end served the next
-SETTINGS = Dicom(
-    called_ae_allow=(),
-    calling_ae_allow=(),
-    node_called_ae=None,
-    connect_timeout_s=2.0,
-    setup_timeout_s=60.0,
-    artim_s=30.0,
-    idle_timeout_s=3600.0,
-    stall_timeout_s=60.0,
-    max_associate_bytes=1 << 17,
-)
 
 
 class Bench:
@@ -55,7 +46,7 @@ class Bench:
             max_connections=None,
             queue_wait_s=queue_wait_s,
             source_address=None,
-            dicom=SETTINGS,
+            dicom=replace(SETTINGS, setup_timeout_s=60.0, artim_s=30.0),
         )
         around = Surroundings(
             buffer=memoryview(bytearray(1 << 16)),

@@ -83,10 +83,14 @@ def test_disabling_its_node_ends_it_after_its_message() -> None:
         await eventually(lambda: len(archive.heard) == 2, "the echo at the node")
         running.services["front"].set_state("a", NodeState("disabled", 100))  # that one has no such node
         running.services["pool"].set_state("a", NodeState("disabled", 100))
-        await asyncio.sleep(0.1)
-        assert running.ended() == [], "a message is open"
+        late = await dial(port)
+        late.send(WL_RQ)  # what comes after it is answered by then
+        assert await late.pdu() == REJECT_CONGESTION.encode()
+        late.close()
+        await running.all_ended(1)
+        assert open_at(running, "pool") == (1, 1), "a message is open"
         line.close()
-        (event,) = await running.all_ended(1)
+        _, event = await running.all_ended(2)
         assert event.ended in ("client_closed", "disabled")
         archive.echoes = True
         running.services["pool"].set_state("a", NodeState("up", 100))
@@ -96,7 +100,7 @@ def test_disabling_its_node_ends_it_after_its_message() -> None:
         assert found is not None
         assert found.type is PduType.ABORT
         idle.close()
-        _, event = await running.all_ended(2)
+        *_, event = await running.all_ended(3)
         assert (event.service, event.routed_from, event.ended) == ("pool", "front", "disabled")
         assert event.reason == "a was disabled"
         archive.close()

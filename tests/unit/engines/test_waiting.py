@@ -1,6 +1,5 @@
 """The queue alone: who is next, who has to go, and that no caller is forgotten or told twice."""
 
-import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -13,6 +12,7 @@ from equipoise.engines.gateway.pool import Full
 from equipoise.engines.gateway.relay import Event, NoNode
 from equipoise.engines.gateway.waiting import MAX_WAITING, MAX_WAITING_PER_SOURCE, Queue
 from equipoise.policy.base import Client
+from tests.unit.engines.running import eventually
 
 LONG_S = 60.0
 
@@ -220,7 +220,7 @@ def test_who_waited_long_enough_hears_for_what_and_the_others_wait_on() -> None:
         short, long = Caller("short"), Caller("long")
         desk.ask(short, wait_s=0.05)
         desk.ask(long)
-        await asyncio.sleep(0.3)
+        await eventually(lambda: short.heard, "its time is over")
         assert short.refusal == "waited 0.05 s: both are full"
         assert long.heard == []
         desk.free()
@@ -232,11 +232,12 @@ def test_who_waited_long_enough_hears_for_what_and_the_others_wait_on() -> None:
 def test_who_is_served_hears_nothing_when_its_time_would_be_over() -> None:
     async def scene() -> None:
         desk = Desk()
-        served, gone = Caller("served"), Caller("gone")
+        served, gone, later = Caller("served"), Caller("gone"), Caller("later")
         desk.ask(served, gone, wait_s=0.05)
         desk.free()
         desk.queue.forget(gone)
-        await asyncio.sleep(0.3)
+        desk.ask(later, wait_s=0.06)  # timers go off in their order
+        await eventually(lambda: later.heard, "a later one's time is over")
         assert served.heard == gone.heard == []
 
     run(scene)
@@ -247,8 +248,10 @@ def test_all_whose_time_is_over_at_once_are_told_once(count: int) -> None:
     async def scene() -> None:
         desk = Desk()
         callers = [Caller(str(number), f"192.0.2.{number % 3}") for number in range(count)]
+        later = Caller("later", "192.0.2.9")
         desk.ask(*callers, wait_s=0.05)
-        await asyncio.sleep(0.5)
+        desk.ask(later, wait_s=0.06)
+        await eventually(lambda: later.heard, "a later one's time is over")
         assert {each.refusal for each in callers} == {"waited 0.05 s: both are full"}
         assert len(desk.queue) == 0
 

@@ -93,6 +93,8 @@ def test_when_tls_is_spoken(tls: bool | None, port: int | None, has_node_tls: bo
         ("pacs-a.example:104", None, "pacs-a.example"),
         ("[2001:db8::11]:104", None, "2001:db8::11"),
         ("10.0.0.11:104", "pacs.example", "pacs.example"),
+        ("pacs-a.example.:104", None, "pacs-a.example"),
+        ("10.0.0.11:104", "pacs.example.", "pacs.example"),
     ],
 )
 def test_whose_certificate_must_be_shown(address: str, configured: str | None, name: str) -> None:

@@ -1,17 +1,22 @@
 """What a program of the site may do to its check: hang, fork, print without end, ignore signals, not be there."""
 
 import asyncio
+import fcntl
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from equipoise.base.clock import SystemClock
+from equipoise.base.errors import EquipoiseError
 from equipoise.health.asking import Outcome, ask
 from equipoise.health.catalogue import checks
+from equipoise.health.checks import script as module
 from equipoise.health.checks.script import Params
 from equipoise.health.question import Question
 from equipoise.plan.model import Endpoint
@@ -19,6 +24,7 @@ from tests.unit.health.conftest import Run
 from tests.unit.health.plans import node, service
 
 Write = Callable[..., str]
+STARTER = "check script: start"
 
 
 @pytest.fixture
@@ -177,6 +183,78 @@ def test_a_check_that_is_cancelled_leaves_nothing(run: Run, program: Write, tmp_
 
     run(body())
     assert gone(tmp_path / "pid")
+
+
+@pytest.fixture
+def hanging(program: Write, tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A program whose start hangs as on a network file system, and what lets it go on.
+
+    A write lease holds up whoever opens the file, execve(2) too, until it is given back (fcntl(2), F_SETLEASE).
+    """
+    path = program(f"echo $$ >{tmp_path}/pid", "sleep 60")
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # how the kernel says that somebody waits
+    held = os.open(path, os.O_RDONLY)
+    fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+
+    def let_go() -> None:
+        fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    yield path, let_go
+    os.close(held)
+    assert all_started()
+    signal.signal(signal.SIGIO, before)
+
+
+def starters() -> int:
+    return sum(thread.name == STARTER for thread in threading.enumerate())
+
+
+def all_started() -> bool:
+    """Wait until no start is under way; what was started too late is killed and collected by then."""
+    for _ in range(1000):
+        if not starters():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_one_whose_start_hangs_holds_up_nobody(
+    run: Run, hanging: tuple[str, Callable[[], None]], tmp_path: Path
+) -> None:
+    path, let_go = hanging
+
+    async def body() -> int:
+        loop, beats = asyncio.get_running_loop(), 0
+        asked = asyncio.ensure_future(_asked(Params(program=path, timeout=0.5)))
+        before_s = loop.time()
+        while not asked.done():
+            await asyncio.sleep(0.01)
+            beats += 1
+        assert loop.time() - before_s < 5
+        with pytest.raises(EquipoiseError, match=r"was not started within 0\.5 s, so nothing is known of the node"):
+            await asked
+        return beats
+
+    assert run(body()) > 10
+    assert starters() == 1
+    let_go()
+    assert all_started()
+    assert not (tmp_path / "pid").exists() or gone(tmp_path / "pid")
+
+
+def test_many_whose_start_hangs_are_bounded(
+    run: Run, hanging: tuple[str, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = hanging
+    monkeypatch.setattr(module, "_MAX_STARTING", 2)
+
+    async def body() -> list[BaseException | Outcome]:
+        asked = [_asked(Params(program=path, timeout=0.3)) for _ in range(3)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    said = sorted(str(each) for each in run(body()))
+    assert "2 programs before it hang in their start" in said[0]
+    assert all("was not started within 0.3 s" in each for each in said[1:])
 
 
 def test_descriptors_do_not_leak(run: Run, program: Write) -> None:

@@ -16,6 +16,7 @@ from equipoise.proto.dicom.association import (
     forwarded_request,
     parse_accept,
     parse_request,
+    role_selections_of,
 )
 from equipoise.proto.dicom.pdu import AbortReason, PduError
 from tests.unit.proto.captures import ECHOSCU_RQ, HEADER_BYTES, PYNETDICOM_RQ, STORESCP_AC
@@ -66,19 +67,19 @@ def test_role_selections_are_read_where_they_stand() -> None:
     """PS3.7 table D.3-9: length of the SOP class, SOP class, SCU, SCP."""
     worklist = bytes.fromhex("54 00 0009 0003 312e32 00 01 0000")  # two bytes of padding: not in the table
     request = parse_request(RQ[:143] + user(max_length(0), ROLE, IDENTITY, worklist))
-    assert request.role_selections == (
+    assert tuple(role_selections_of(request.proposal)) == (
         RoleSelection(VERIFICATION, scu=True, scp=False),
         RoleSelection("1.2", False, True),
     )
     assert b"name" not in request.proposal, "an identity is not kept with what is proposed"
-    assert parse_request(RQ).role_selections == ()
+    assert tuple(role_selections_of(parse_request(RQ).proposal)) == ()
 
 
 @pytest.mark.parametrize("value", [b"", b"\0", b"\0\x05", b"\0\x01", b"\0\x031.2\0"])
 def test_a_role_selection_that_is_not_whole_is_refused_when_it_is_read(value: bytes) -> None:
     request = parse_request(RQ[:143] + user(item(0x54, value)))
     with pytest.raises(PduError, match=f"role selection of {len(value)} bytes"):
-        _ = request.role_selections
+        tuple(role_selections_of(request.proposal))
 
 
 def test_a_request_of_pynetdicom_is_read() -> None:
@@ -238,6 +239,7 @@ def test_what_getscu_really_sends_passes_as_it_is() -> None:
             peer.wait(20)
     request = parse_request(body)
     assert len(request.contexts) > 100
-    assert {(role.scu, role.scp) for role in request.role_selections} == {(False, True)}
-    assert len(request.role_selections) == len(request.contexts) - 1  # all but the model itself
+    roles = tuple(role_selections_of(request.proposal))
+    assert {(role.scu, role.scp) for role in roles} == {(False, True)}
+    assert len(roles) == len(request.contexts) - 1  # all but the model itself
     assert forwarded_body(body) == body

@@ -10,8 +10,10 @@ from equipoise.app.doctor.facts import PemFile
 from equipoise.app.doctor.findings import Finding, fine, problem, warning
 from equipoise.base.certificates import Certificate
 from equipoise.base.clock import rfc3339
+from equipoise.base.units import format_days
+from equipoise.state.events import EXPIRING_DAYS
 
-_SOON_S = 30 * 86400  # certificate authorities of hospitals take days, and holidays come between
+_SOON_S = EXPIRING_DAYS * 86400
 _OTHERS, _GROUP = 0o007, 0o070
 _SHOWN_NAMES = 3
 _SYSTEM_LIST = 20  # so many authorities in a file are a system's, whose roots come and go without anybody's doing
@@ -36,7 +38,7 @@ def _item(file: PemFile) -> str:
 def _secrecy(file: PemFile) -> Iterator[Finding]:
     seen = f"{file.path} holds a private key and has mode {file.mode:04o}"
     if file.mode & _OTHERS:
-        yield problem("key", f"{seen}: everybody here may open it", f"`chmod o= {file.path}`, and think of a new key")
+        yield problem("key", f"{seen}: everybody here may open it", f"`chmod o= {file.path}`, and replace the key")
     elif file.mode & _GROUP and file.owner != 0:  # root:GROUP is how Debian lets a service read keys it does not own
         yield warning("key", f"{seen}: its group may open it", f"`chmod g= {file.path}`; the balancer's user is enough")
     elif file.holds == "key":
@@ -72,9 +74,9 @@ def _troubled(file: PemFile, certificate: Certificate, now_s: float) -> Finding:
         do = "look at the clock, or wait; peers refuse it until then"
         return problem(_item(file), f"{said} is valid only from {_day(certificate.not_before_s)}", do)
     if now_s < certificate.not_after_s:
-        left = int((certificate.not_after_s - now_s) // 86400)
+        left = format_days(certificate.not_after_s - now_s)
         do = "put a new one there in time; it is taken without a restart"
-        return warning(_item(file), f"{said} expires in {left} days, {_day(certificate.not_after_s)}", do)
+        return warning(_item(file), f"{said} expires in {left}, {_day(certificate.not_after_s)}", do)
     seen = f"{said} expired {_day(certificate.not_after_s)}"
     return problem(_item(file), seen, "put a new one there: peers refuse this one")
 

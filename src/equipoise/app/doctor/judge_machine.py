@@ -118,8 +118,8 @@ def _kernel(kernel: Kernel) -> Iterator[Finding]:
         yield warning("kernel", "net.ipv4.tcp_window_scaling is off", do)
     yield _local_ports(kernel)
     if kernel.keepalive_s is not None:
-        seen = f"ours speaks after 60 s of silence; the kernel's {kernel.keepalive_s} s does not matter"
-        yield fine("keepalive", seen)
+        unused = f"the kernel's default of {kernel.keepalive_s} s is not used"
+        yield fine("keepalive", f"Equipoise sends keepalive after 60 s of silence; {unused}")
     if kernel.conntrack is not None:
         yield _conntrack(kernel.conntrack)
     if kernel.missing:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from equipoise.app.doctor.facts import FileLimit, Kernel, Listener, Lookup, Machine, Source, Surroundings
 from equipoise.app.doctor.findings import Finding, fine, problem, warning
 from equipoise.config.fields import numeric, split_port
+from equipoise.engines.gateway.render import render
+from equipoise.engines.gateway.room import room_for
 from equipoise.plan.model import Plan, Service
 
 _BIND_LOW_PORTS = 10  # CAP_NET_BIND_SERVICE of linux/capability.h
-_SPARE_FILES = 128  # what a gateway keeps for itself
 _ASSUMED_ASSOCIATIONS = 1000  # where the site sets no limit
 _SLOW_LOOKUP_S = 0.5
 
@@ -21,7 +22,7 @@ def judge_site(plan: Plan, machine: Machine, found: Surroundings) -> Iterator[Fi
     yield from _taken_on_the_way(found.listeners, machine.kernel)
     for source in found.sources:
         yield _source(source)
-    yield _files(plan, machine.files)
+    yield from _files(plan, machine.files)
     yield from _ports_to_nodes(plan, machine.kernel)
     yield from _names(found.lookups)
     yield from _same_nodes(plan, found.lookups)
@@ -85,24 +86,42 @@ def _source(source: Source) -> Finding:
     return problem("source address", f"{source.address} is not on this machine", do)
 
 
-def _files(plan: Plan, files: FileLimit) -> Finding:
-    listeners = sum(len(service.listen) for service in plan.services)
-    room = max(0, (files.hard - _SPARE_FILES - 2 * listeners) // 2)
-    limited = [_most_associations(service) for service in plan.services]
-    known = sum(each for each in limited if each is not None)
+def _files(plan: Plan, files: FileLimit) -> Iterator[Finding]:
+    """Yield gateways with too few files for their services: the limit is that of each process."""
+    gateways = _gateways(plan)
+    rooms = [room_for(files.hard, sum(len(service.listen) for service in services)) for services in gateways]
+    tight = [
+        finding
+        for services, room in zip(gateways, rooms, strict=True)
+        if (finding := _too_few_files(services, room, files, alone=len(gateways) == 1)) is not None
+    ]
+    yield from tight or [fine("open files", _seen(files, min(rooms, default=room_for(files.hard, 0))))]
+
+
+def _gateways(plan: Plan) -> list[list[Service]]:
+    """Return the services of each gateway that has some."""
+    services = {service.name: service for service in plan.services}
+    return [[services[task.name] for task in tasks] for tasks in render(plan).workers if tasks]
+
+
+def _seen(files: FileLimit, room: int) -> str:
+    return f"{files.hard} open files for {files.whose}: room for {room} associations in a gateway, of two each"
+
+
+def _too_few_files(services: list[Service], room: int, files: FileLimit, *, alone: bool) -> Finding | None:
+    limits = [_most_associations(service) for service in services]
+    known = sum(each for each in limits if each is not None)
     wanted = known + sum(
         max(_ASSUMED_ASSOCIATIONS, _of_its_nodes(service))
-        for service, most in zip(plan.services, limited, strict=True)
+        for service, most in zip(services, limits, strict=True)
         if most is None
     )
-    seen = f"{files.hard} open files for {files.whose}: room for {room} associations, of two each"
-    if room < wanted:
-        what = (
-            f"{wanted}" if None not in limited else f"{wanted}, counting {_ASSUMED_ASSOCIATIONS} where it sets no limit"
-        )
-        do = f"the site wants {what}: raise LimitNOFILE of the unit (or `ulimit -Hn`), or lower max_connections"
-        return (problem if room < known else warning)("open files", seen, do)
-    return fine("open files", seen)
+    if room >= wanted:
+        return None
+    who = "the site wants" if alone else f"one has {', '.join(service.name for service in services)}, which want"
+    what = f"{wanted}" if None not in limits else f"{wanted}, counting {_ASSUMED_ASSOCIATIONS} where it sets no limit"
+    do = f"{who} {what}: raise LimitNOFILE of the unit (or `ulimit -Hn`), or lower max_connections"
+    return (problem if room < known else warning)("open files", _seen(files, room), do)
 
 
 def _most_associations(service: Service) -> int | None:

@@ -79,7 +79,7 @@ class Caller:
                 side,
                 context,
                 server_side=False,
-                server_hostname=self._server_name or _name(node),
+                server_hostname=(self._server_name or _name(node)).removesuffix("."),  # no certificate has the root
                 handshake_timeout_s=_HANDSHAKE_S,
                 shutdown_timeout_s=LINGER_S,
             )

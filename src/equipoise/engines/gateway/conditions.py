@@ -28,13 +28,13 @@ def is_within(source_ip: str, networks: tuple[Network, ...]) -> bool:
     return any(address in network for network in networks)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)  # asked of each association; there are as many as a site has lists, and lists change
 def _matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
     """Return one expression for shell-style patterns, in which only * and ? are special."""
     return re.compile("|".join(re.escape(p).replace(r"\*", ".*").replace(r"\?", ".") for p in patterns))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)  # asked for each list and route; devices are fewer, and strangers must not fill memory
 def _address(text: str) -> IPv4Address | IPv6Address:
     """Return an address; an IPv4 client of a socket for both is told as ::ffff:a.b.c.d, and networks name a.b.c.d."""
     address = ip_address(text)

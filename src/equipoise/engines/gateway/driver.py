@@ -169,7 +169,7 @@ class Association:
         if side.is_client:
             self.event(ClientClosed())
         elif side is self._node:
-            self._node = None
+            self._node = None  # what it took since it was last asked is not known any more
             if not side.discards:
                 self.event(NodeClosed(why))
         if self._open_sides == 0 and self.over:
@@ -177,7 +177,9 @@ class Association:
 
     def taken(self) -> tuple[int, float]:
         """Return the bytes that the node has acknowledged, and for how many seconds some were on their way to it."""
-        return self._taken if self._node is None else self._node.taken()
+        if self._node is not None and self.bytes_in >= _WORTH_ASKING_BYTES:
+            self._taken = self._node.taken() or self._taken
+        return self._taken
 
     def node_picked(self, picked: Picked, counters: Counters) -> None:
         """Take the place that the service found."""
@@ -250,8 +252,7 @@ class Association:
             self._connecting.cancel()
             self._connecting = None
         if self._node is not None:
-            if self.bytes_in >= _WORTH_ASKING_BYTES:
-                self._taken = self._node.taken()
+            self.taken()
             self._node.close(linger=linger)
             self._node = None
             if self._client.transport is not None and not self._client.transport.is_closing():

@@ -1,7 +1,8 @@
 """A client's connection before there is an association: counted, its PROXY header read, TLS agreed on.
 
-Leaves out DICOM: what comes behind header and handshake is the association's.  A plain service without a header hands
-a client on at once.  Everything here has the service's ARTIM time, and holds a place in the process.
+Knows no protocol: what comes behind header and handshake is the association's, and what a client hears that is turned
+away is the host's.  A plain service without a header hands a client on at once.  Everything here has a time limit, for
+DICOM the ARTIM timer's, and holds a place in the process.
 Source: DICOM PS3.8 section 9.1.2 (ARTIM) and PS3.15 annex B.12; "The PROXY protocol", section 2.
 """
 
@@ -21,7 +22,6 @@ from equipoise.engines.gateway.driver import Association
 from equipoise.engines.gateway.room import Room
 from equipoise.engines.gateway.side import LINGER_S
 from equipoise.plan.model import Endpoint
-from equipoise.proto.dicom.pdu import REJECT_LIMIT
 from equipoise.proto.proxy_protocol import Address, HeaderReader
 
 Handshake: TypeAlias = Awaitable[tuple[asyncio.Transport, ssl.SSLObject]]
@@ -42,7 +42,11 @@ class Host(Protocol):
     room: Room
 
     @property
-    def artim_s(self) -> float:
+    def farewell(self) -> bytes:
+        """What a client hears that is turned away before it has said anything."""
+
+    @property
+    def patience_s(self) -> float:
         """How long a client may take."""
 
     @property
@@ -57,6 +61,9 @@ class Host(Protocol):
 
     def crowded(self, entrance: "Entrance", source_ip: str) -> str | None:
         """Count the connection for its source; return why that may not have one more."""
+
+    def unwelcome(self, session: ssl.SSLObject) -> str | None:
+        """Return why a client may not come in with the certificate that it showed, or did not show."""
 
     def left(self, entrance: "Entrance") -> None:
         """Take back the place of a connection that comes to nothing."""
@@ -193,12 +200,19 @@ class Entrance(asyncio.BufferedProtocol):
             self,
             context,
             server_side=True,
-            handshake_timeout_s=self._host.artim_s,
+            handshake_timeout_s=self._host.patience_s,
             shutdown_timeout_s=LINGER_S,
         )
 
     async def secure(self, handshake: Handshake) -> None:
-        """Agree on TLS with the client."""
+        """Agree on TLS with the client; however that ends, its place is another's or free."""
+        try:
+            await self._agree(handshake)
+        finally:
+            if self._transport is not None:  # a bug, which is told of where this task ends
+                self._refuse("tls_failed", "the balancer failed, which is a bug; its log says more")
+
+    async def _agree(self, handshake: Handshake) -> None:
         try:
             secured, session = await handshake
         except (OSError, ssl.CertificateError) as error:
@@ -210,16 +224,20 @@ class Entrance(asyncio.BufferedProtocol):
             self._refuse("tls_failed", "closed the connection right behind the handshake")
         else:
             self._transport = secured
-            self._hand_over(session)
+            if (unwelcome := self._host.unwelcome(session)) is not None:
+                self._refuse("tls_failed", unwelcome)
+            else:
+                self._hand_over(session)
 
     def _hand_over(self, session: ssl.SSLObject | None) -> None:
-        stream, self._transport = self._transport, None
-        self._cancel_deadline()
+        stream = self._transport
         if stream is None:
             return
         version, names = (None, None) if session is None else (session.version(), peer_names(session))
         arrival = Arrival(self._peer, self._server, self._port, version, names)
         association = self._host.accepted(self, arrival)
+        self._transport = None
+        self._cancel_deadline()
         stream.set_protocol(association.client_side)
         association.client_side.connection_made(stream)
         association.begin()
@@ -228,7 +246,7 @@ class Entrance(asyncio.BufferedProtocol):
 
     def _set_deadline(self) -> None:
         if self._deadline is None:
-            self._deadline = self._loop.call_later(self._host.artim_s, self._too_late)
+            self._deadline = self._loop.call_later(self._host.patience_s, self._too_late)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
@@ -238,7 +256,7 @@ class Entrance(asyncio.BufferedProtocol):
     def _too_late(self) -> None:
         self._deadline = None
         what = "TLS was not agreed on" if self._reader is None else "the PROXY header was not whole"
-        self._refuse("timed_out", f"{what} within {self._host.artim_s:g} s")
+        self._refuse("timed_out", f"{what} within {self._host.patience_s:g} s")
 
     def _refuse(self, ended: str, reason: str) -> None:
         stream = self._leave()
@@ -261,7 +279,7 @@ class Entrance(asyncio.BufferedProtocol):
         self._host.not_taken(ended, reason, self._client)
         self._reader = None
         with suppress(OSError):  # straight to the kernel: what waits to be written is lost when it is cut off
-            os.write(stream.get_extra_info("socket").fileno(), REJECT_LIMIT.encode())
+            os.write(stream.get_extra_info("socket").fileno(), self._host.farewell)
         stream.write_eof()  # not close: that could destroy the answer on its way
         self._parting = stream
         self._host.room.parts(self)

@@ -128,7 +128,7 @@ class Pool:
         chosen = own if own is not None and own in free else self._by_policy(free, client, now_s)
         if key is not None:
             self.table.keep(key, self._home(own, chosen, tried).name, now_s)
-        return self._take_place(chosen, len(able) - 1, client, now_s, traffic)
+        return self._take_place(chosen, len(able) - 1, client, traffic)
 
     def release(self, picked: Picked) -> None:
         """Give a place back."""
@@ -160,7 +160,7 @@ class Pool:
             self._rested.add(node_name)
         return rested
 
-    def succeeded(self, node_name: str, client: Client, now_s: float) -> None:
+    def succeeded(self, node_name: str, now_s: float) -> None:
         """Count an association that went well, once each and not if it has failed."""
         if node_name in self.members:
             self._passive.succeeded(node_name, now_s)
@@ -264,9 +264,7 @@ class Pool:
         for member in self.members.values():
             member.speed = member.speedometer.share(fastest[member.node.weight], now_s)
 
-    def _take_place(
-        self, member: Member, alternatives: int, client: Client, now_s: float, traffic: Traffic | None
-    ) -> Picked:
+    def _take_place(self, member: Member, alternatives: int, client: Client, traffic: Traffic | None) -> Picked:
         load = None
         if self._weighs_work:
             load = Load(self.predictions.expected(client.calling_ae), traffic)

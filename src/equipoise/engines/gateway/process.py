@@ -43,7 +43,7 @@ from equipoise.engines.gateway.messages import (
     Stop,
     Welcome,
 )
-from equipoise.engines.gateway.room import Room
+from equipoise.engines.gateway.room import Room, room_for
 from equipoise.engines.gateway.security import Security, secured
 from equipoise.engines.gateway.service import Service, Surroundings
 from equipoise.engines.gateway.side import LINGER_S, READ_BUFFER_BYTES
@@ -57,7 +57,6 @@ MAX_EVENTS = 20_000  # about 10 MB; at a busy site several minutes without a sup
 _EVENTS_AT_ONCE = 500
 _FLUSH_S = 0.2  # a busy site has hundreds a second; each flush wakes the supervisor
 _LEARNED_S = 5.0  # what is lost at most where a gateway is killed
-_SPARE_FILES = 128  # control sockets, clients that are being turned away, libraries
 _ACCEPT_AGAIN_S = 0.1
 
 
@@ -194,6 +193,7 @@ class Gateway:
     async def _serve(self, serve: Serve, sockets: list[socket.socket]) -> str | None:
         """Take a plan; return what was not possible.  What fails before listening has changed nothing."""
         self._sockets |= dict(zip(serve.sockets, sockets, strict=True))
+        self._around.room.limit = max(1, room_for(self._max_files, len(self._sockets)))  # before anybody is let in
         self._take_states(serve.states, serve.at_s)
         unknown = sorted({task.balance for task in serve.services} - set(policies()))
         if unknown:
@@ -207,7 +207,6 @@ class Gateway:
             return f"cannot listen: {error.strerror or error}"
         self._told, self._retire = serve.services, serve.retire
         self._drop_sockets({endpoint for task in serve.services for endpoint in task.listen})
-        self._around.room.limit = max(1, (self._max_files - _SPARE_FILES - 2 * len(self._sockets)) // 2)
         return await self._name_successors(serve.successors)
 
     async def _serve_tasks(self, tasks: dict[str, ServiceTask]) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
+from equipoise.base.certificates import names_in
 from equipoise.base.errors import PeerError
 from equipoise.base.tasks import Tasks
+from equipoise.base.tls_problems import peer_names
 from equipoise.engines.gateway.arrival import Arrival
-from equipoise.engines.gateway.conditions import is_within, networks_of
+from equipoise.engines.gateway.conditions import fits, is_within, networks_of
 from equipoise.engines.gateway.driver import Association
 from equipoise.engines.gateway.entrance import Entrance, Handshake, NotLetIn
 from equipoise.engines.gateway.messages import ServiceTask
@@ -29,6 +31,11 @@ class Host(Protocol):
     buffer: memoryview
     room: Room
     tasks: Tasks
+    farewell: bytes
+
+    @property
+    def patience_s(self) -> float:
+        """How long a client may take before its association."""
 
     def begin(self, arrival: Arrival) -> Association:
         """Return the association for a client that is let in."""
@@ -48,7 +55,7 @@ class Reception:
         self._listeners: dict[Endpoint, asyncio.Server] = {}
         self._entering: dict[Entrance, Callable[[], None] | None] = {}  # to what takes it out of its source's count
         self._sources: Counter[str] = Counter()  # open connections of each address, kept only where they are limited
-        self.buffer, self.room, self.not_taken = host.buffer, host.room, host.not_taken
+        self.buffer, self.room, self.not_taken, self.farewell = host.buffer, host.room, host.not_taken, host.farewell
         self.configure(task, context)
 
     def __len__(self) -> int:
@@ -81,9 +88,9 @@ class Reception:
             entrance.abort(reason)
 
     @property
-    def artim_s(self) -> float:
-        """How long a client may take before its request."""
-        return self._task.dicom.artim_s
+    def patience_s(self) -> float:
+        """How long a client may take before its association."""
+        return self._host.patience_s
 
     @property
     def expects_header(self) -> bool:
@@ -120,6 +127,16 @@ class Reception:
         self._entering[entrance] = partial(self._uncount, source_ip)
         return None
 
+    def unwelcome(self, session: ssl.SSLObject) -> str | None:
+        """Return why a client may not come in with the certificate that it showed, or did not show."""
+        patterns = self._task.tls.client_names if self._task.tls is not None else ()
+        if not patterns or _shows_one_of(session, patterns):
+            return None
+        return (
+            f"the names of the client's certificate ({peer_names(session) or 'none was shown'}) fit nothing in "
+            "tls.client_names; add one of them there, or a pattern for it"
+        )
+
     def left(self, entrance: Entrance) -> None:
         """Take back the place of a connection that came to nothing."""
         if (uncount := self._entering.pop(entrance)) is not None:
@@ -133,12 +150,21 @@ class Reception:
 
     def accepted(self, entrance: Entrance, arrival: Arrival) -> Association:
         """Return the association for a client; it takes over the place of its entrance."""
-        uncount = self._entering.pop(entrance)
         association = self._host.begin(arrival)
-        association.uncount = uncount
+        association.uncount = self._entering.pop(entrance)
         return association
 
     def _uncount(self, source_ip: str) -> None:
         self._sources[source_ip] -= 1
         if self._sources[source_ip] <= 0:
             del self._sources[source_ip]
+
+
+def _shows_one_of(session: ssl.SSLObject, patterns: tuple[str, ...]) -> bool:
+    """Return whether the certificate that the peer showed has one of these names; upper and lower case are the same."""
+    try:
+        names = names_in(session.getpeercert(binary_form=True) or b"")
+    except ValueError:  # none, or one that cannot be read, or the session is over as soon as it is agreed on
+        return False
+    wanted = tuple(pattern.lower() for pattern in patterns)
+    return any(fits(name.lower(), wanted) for name in names)

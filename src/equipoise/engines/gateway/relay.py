@@ -152,12 +152,8 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     """The conversation is over and the node is free; what remains is only to see the connections closed.
 
     `node` and what follows are as in `state.events.AssociationEnded`.
-
-    Attributes:
-        pool: The service whose pool was chosen; the service that the client came to where none was.
     """
 
-    pool: str
     calling_ae: str
     called_ae: str
     node: str | None

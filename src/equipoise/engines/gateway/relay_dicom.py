@@ -66,7 +66,6 @@ class DicomRelay:
         "_conversation",
         "_door",
         "_node",
-        "_pool",
         "_reader",
         "_search",
         "_settings",
@@ -79,7 +78,7 @@ class DicomRelay:
     def __init__(self, door: Door, source_ip: str, now_s: float) -> None:
         self._door = door
         self._source_ip = source_ip
-        self._pool, self._settings = door.service, door.settings  # until a pool is chosen
+        self._settings = door.settings  # until a pool is chosen
         self._state = State.AWAITING_REQUEST
         self._began_s = now_s
         self._reader = PduReader(self._settings.max_associate_bytes)
@@ -176,7 +175,7 @@ class DicomRelay:
         return self._search_node(request, admission, now_s)
 
     def _search_node(self, request: AssociateRequest, admitted: Admitted, now_s: float) -> list[Command]:
-        self._pool, self._settings = admitted.pool, admitted.settings
+        self._settings = admitted.settings
         self._search = NodeSearch(request, admitted, now_s)
         self._state = State.SETTING_UP
         return self._early(b"") or self._search.pick()
@@ -279,7 +278,6 @@ class DicomRelay:
         self._state = State.ENDED if CloseClient() in end.farewell else State.ENDING
         self._leave_search()
         record = Ended(
-            pool=self._pool,
             calling_ae=self._calling_ae,
             called_ae=self._called_ae,
             node=self._node,

@@ -6,7 +6,19 @@ Those that are turned away hold one as well, until they have read why; only so m
 from dataclasses import dataclass, field
 from typing import Protocol
 
+SPARE_FILES = 128  # control sockets, clients that are being turned away, libraries
 MAX_PARTING = 64  # clients that are turned away and have not gone: half the descriptors that the process has to spare
+
+
+def room_for(max_files: int, listeners: int) -> int:
+    """Return how many associations a process has descriptors for: two each, of what is left to them.
+
+    A listener takes two: the socket that the supervisor handed over, and the copy that is listened on.
+
+    >>> room_for(1024, listeners=3)
+    445
+    """
+    return max(0, (max_files - SPARE_FILES - 2 * listeners) // 2)
 
 
 class Parting(Protocol):

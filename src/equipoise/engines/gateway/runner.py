@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import msgspec
 
+from equipoise import __version__
 from equipoise.base.clock import Clock
 from equipoise.base.errors import EngineError
 from equipoise.base.paths import Directories
@@ -65,6 +66,7 @@ class GatewayEngine:
         self._sockets: dict[Endpoint, socket.socket] = {}
         self._serving: dict[int, Worker] = {}
         self._retiring: list[Worker] = []
+        self._outdated: dict[int, Worker] = {}  # adopted of another version, until another one serves
         self._artifact = Artifact("", ())
         self._states: dict[str, NodeState] = {}
         self.learned: dict[str, dict[str, float]] = {}
@@ -132,6 +134,9 @@ class GatewayEngine:
                     self._sockets[endpoint] = sock
             if process.retiring or process.number in self._serving:
                 self._retiring.append(process)
+            elif process.software != __version__:  # it might not know what the plan asks of it: TLS, for one
+                self._retiring.append(process)
+                self._outdated[process.number] = process
             else:
                 self._serving[process.number] = process
         return [process.pid for process in self._all()]
@@ -160,10 +165,6 @@ class GatewayEngine:
             process.silent = 0 if await process.answers() else process.silent + 1
             if process.silent >= _SILENT_LOOKS and not self._closing:
                 process.channel.close(f"it did not answer {process.silent} times")  # `_lost` does the rest
-
-    def outdated(self, software: str) -> bool:
-        """Say whether a process runs another version of the software than `software`."""
-        return any(process.software != software for process in self._serving.values())
 
     async def replace(self, reason: str) -> list[int]:
         """Start a new process for each worker on the same sockets; the old ones drain.  Raises: EngineError."""
@@ -230,12 +231,20 @@ class GatewayEngine:
                 if number not in self._serving:
                     self._serving[number] = await self._start(number)
             await self._tell(artifact)
+            self._tell_of_outdated()
         except EngineError:
             for endpoint in opened:
                 self._sockets.pop(endpoint).close()
             raise
         self._artifact = artifact
         self._close_sockets(wanted)
+
+    def _tell_of_outdated(self) -> None:
+        for number, old in self._outdated.items():
+            if (new := self._serving.get(number)) is not None:
+                reason = f"it ran version {old.software}, not {__version__}"
+                self._emit(GatewayReplaced(worker=number, old_pid=old.pid, new_pid=new.pid, reason=reason))
+        self._outdated.clear()
 
     async def _tell(self, artifact: Artifact) -> None:
         """Tell every process what it serves from now on, so that no service is without one in between."""

@@ -1,7 +1,8 @@
 """What one service's TLS is agreed by, made of its files: once for clients, once for nodes.
 
 Files are read when a task is taken, so that connections made from then on have a renewed certificate and those that are
-open keep theirs.  The supervisor has tried the files before; where one is spoiled since, what was there before stays.
+open keep theirs.  The supervisor has tried the files before; where one is spoiled since, what was there before stays as
+long as the settings do.  Under new settings it would be too weak: TLS that cannot be had as it is asked for is none.
 """
 
 import ssl
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from equipoise.base.errors import EquipoiseError
 from equipoise.base.tls import client_context, server_context
 from equipoise.engines.gateway.messages import ServiceTask
+from equipoise.plan.model import NodeTls, Tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,25 @@ def secured(task: ServiceTask, before: Security, told: ServiceTask | None) -> tu
     """
     security, problems = before, []
     if told is None or told.tls != task.tls or (task.tls is not None and before.to_clients is None):
+        kept = before.to_clients if told is not None and _only_renewed(told.tls, task.tls) else None
         try:
             security = replace(security, to_clients=_to_clients(task))
         except EquipoiseError as error:
-            problems.append(str(error))
+            security = replace(security, to_clients=kept)
+            problems.append(str(error) if kept else f"{error}; until then its clients of TLS are turned away")
     if told is None or told.node_tls != task.node_tls or (task.node_tls is not None and before.to_nodes is None):
+        kept = before.to_nodes if told is not None and _only_renewed(told.node_tls, task.node_tls) else None
         try:
             security = replace(security, to_nodes=_to_nodes(task))
         except EquipoiseError as error:
-            problems.append(str(error))
+            security = replace(security, to_nodes=kept)
+            problems.append(str(error) if kept else f"{error}; until then its nodes are not called")
     return security, "; ".join(problems) or None
+
+
+def _only_renewed(told: Tls | NodeTls | None, now: Tls | NodeTls | None) -> bool:
+    """Return whether the settings are the same, so that files alone have changed."""
+    return told is not None and now is not None and replace(told, fingerprint="") == replace(now, fingerprint="")
 
 
 def _to_clients(task: ServiceTask) -> ssl.SSLContext | None:

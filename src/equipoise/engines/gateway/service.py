@@ -28,6 +28,7 @@ from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
 from equipoise.policy.base import Client
 from equipoise.policy.catalogue import policies
+from equipoise.proto.dicom.pdu import REJECT_LIMIT
 from equipoise.state.events import AssociationEnded, Event, NodeRested
 
 
@@ -61,6 +62,7 @@ class Service:
         self._associations: set[Association] = set()
         self._closing: set[Association] = set()
         self.buffer, self.room, self.tasks = around.buffer, around.room, around.tasks
+        self.farewell = REJECT_LIMIT.encode()
         self.now = around.clock.monotonic
         self.pool = _pool(task)
         self._reception = Reception(self, task, security.to_clients)
@@ -70,6 +72,11 @@ class Service:
     def name(self) -> str:
         """The service's name."""
         return self.task.name
+
+    @property
+    def patience_s(self) -> float:
+        """How long a client may take before its association."""
+        return self.task.dicom.artim_s
 
     @property
     def stall_timeout_s(self) -> float:
@@ -248,8 +255,7 @@ class Service:
         """Remember how much this sender moved, and that the node did well."""
         self.pool.learn(record.calling_ae, association.bytes_in + association.bytes_out)
         if association.picked is not None and not association.blamed:
-            client = Client(association.arrival.client[0], record.calling_ae)
-            self.pool.succeeded(association.picked.node.name, client, self.now())
+            self.pool.succeeded(association.picked.node.name, self.now())
 
     def _release(self, association: Association) -> None:
         if association.picked is not None:

@@ -144,10 +144,13 @@ class Side(asyncio.BufferedProtocol):
             with borrowed(self._descriptor, peer[0]) as sock, suppress(OSError):
                 keep_alive(sock)
 
-    def taken(self) -> tuple[int, float]:
-        """Return the bytes that the peer has acknowledged, and for how many seconds some were on their way to it."""
+    def taken(self) -> tuple[int, float] | None:
+        """Return the bytes that the peer has acknowledged, and for how many seconds some were on their way to it.
+
+        None where that cannot be asked any more.
+        """
         if self.transport is None or self.transport.is_closing():
-            return 0, 0.0
+            return None
         return taken(self._descriptor)
 
     def close(self, *, linger: bool) -> None:

@@ -3,6 +3,7 @@
 It is given four arguments behind its own: service address and port (`-` and 0 where the service has none), node address
 and port.  No shell reads them.  It runs in a session of its own, without standard input, with a minimal environment.
 Its whole process group is killed when it has ended or its time is over, so what it left in the background goes too.
+It is started in a thread: a program on a network file system that does not answer holds up no other check.
 Leaves out what makes itself a session of its own (`setsid`, a daemon): that is out of reach.
 """
 
@@ -11,7 +12,9 @@ import contextlib
 import errno
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Annotated
 
 from pydantic import Field
@@ -26,6 +29,8 @@ from equipoise.health.question import Question
 _KEPT_BYTES = 4096  # of the end of what it prints; the rest is read and dropped, so that it never waits for us
 _CHUNK_BYTES = 64 * 1024
 _LAST_WAIT_S = 1.0  # for the kernel to end what was killed
+_STARTER = "check script: start"  # the name of a thread, by which those that hang are counted
+_MAX_STARTING = 64  # as many as there are checks at once; each that hangs holds a thread and a process
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 _OUR_OWN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
@@ -45,20 +50,22 @@ class Params(CheckParams):
 async def visit(visit: Visit, params: Params) -> Result:
     """Run the program once, within the time."""
     command = [params.program, *params.arguments, *_addresses(visit.question)]
+    process: Process | None = None
     with _Output() as output:
         try:
-            process = _start(command, output)
-        except OSError as error:
-            return Result.failed(_not_started(error, params.program))
-        try:
-            output.read_in_background()
             async with asyncio.timeout(visit.timeout_s):
+                process = await _started(command, output)
+                output.read_in_background()
                 await _end_of(process.pid)
         except TimeoutError:
+            if process is None:
+                raise _hangs(params.program, visit.timeout_s) from None
             said = f"{params.program} did not end within {visit.timeout_s:.3g} s and was killed"
             return Result.failed(said + output.last_line())
+        except OSError as error:
+            return Result.failed(_not_started(error, params.program))
         finally:
-            code = await _collect(process)
+            code = await _collect(process) if process is not None else 0
         return _judged(code, params.program, output)
 
 
@@ -72,21 +79,26 @@ class _Output:
         self._loop = asyncio.get_running_loop()
         self._reading = False
         self._kept = b""
-        self._read, self.write = _pipe()
+        self._read, self._write = _pipe()
         os.set_blocking(self._read, False)
 
     def __enter__(self) -> "_Output":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close_write()
+        if self._write >= 0:
+            os.close(self._write)
         if self._reading:
             self._loop.remove_reader(self._read)
         os.close(self._read)
 
+    def hand_over(self) -> int:
+        """Return the end to print into; whoever has it closes it."""
+        handed, self._write = self._write, -1
+        return handed
+
     def read_in_background(self) -> None:
-        """Read what comes, from now on; the other end is the program's alone."""
-        self._close_write()
+        """Read what comes, from now on."""
         self._loop.add_reader(self._read, self._take)
         self._reading = True
 
@@ -104,11 +116,6 @@ class _Output:
                 self._reading = False
                 self._loop.remove_reader(self._read)
 
-    def _close_write(self) -> None:
-        if self.write >= 0:
-            os.close(self.write)
-            self.write = -1
-
 
 def _pipe() -> tuple[int, int]:
     try:
@@ -117,14 +124,59 @@ def _pipe() -> tuple[int, int]:
         raise _no_room("open a pipe", error) from None
 
 
-def _start(command: list[str], output: _Output) -> Process:
-    """Start the program.  Raises: OSError, and EquipoiseError where this machine has no room for one more."""
+async def _started(command: list[str], output: _Output) -> Process:
+    """Start the program.  Raises: OSError, and EquipoiseError where this machine has no room for one more.
+
+    Not in asyncio's own threads: those that hang would keep all others waiting, and the supervisor from its end.
+    """
+    if sum(thread.name == _STARTER for thread in threading.enumerate()) >= _MAX_STARTING:
+        raise EquipoiseError(f"cannot run {command[0]}: {_MAX_STARTING} programs before it hang in their start")
+    starting: Future[Process] = Future()
+    write = output.hand_over()
+    starter = threading.Thread(target=_start, args=(command, write, starting), name=_STARTER, daemon=True)
     try:
-        return start_closed(command, output.write, _ENVIRONMENT)
+        starter.start()
+    except RuntimeError as error:
+        os.close(write)
+        raise EquipoiseError(
+            f"cannot run {command[0]}: {error} on this machine, so nothing is known of the node"
+        ) from None
+    try:
+        return await asyncio.shield(asyncio.wrap_future(starting))
+    except asyncio.CancelledError:
+        starting.add_done_callback(_discard)
+        raise
     except OSError as error:
         if error.errno in _OUR_OWN:
             raise _no_room(f"run {command[0]}", error) from None
         raise
+
+
+def _start(command: list[str], write: int, starting: "Future[Process]") -> None:
+    try:
+        try:
+            process = start_closed(command, write, _ENVIRONMENT)
+        finally:
+            os.close(write)
+    except (OSError, ValueError) as error:
+        starting.set_exception(error)
+    else:
+        starting.set_result(process)
+
+
+def _discard(starting: "Future[Process]") -> None:
+    """End a program whose start took longer than anybody waits for it."""
+    if starting.exception() is None:
+        process = starting.result()
+        _kill_group(process)
+        process.wait()
+
+
+def _hangs(program: str, timeout_s: float) -> EquipoiseError:
+    return EquipoiseError(
+        f"cannot run {program}: it was not started within {timeout_s:.3g} s, so nothing is known of the node; "
+        "put it on a disk of this machine, if it is on a network file system"
+    )
 
 
 def _no_room(what: str, error: OSError) -> EquipoiseError:
@@ -148,13 +200,17 @@ async def _end_of(pid: int) -> None:
 
 async def _collect(process: Process) -> int:
     """Kill the program's group, whatever is left of it, and return its exit code; a signal is negative."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may have another user's rights
-        os.killpg(process.pid, signal.SIGKILL)
+    _kill_group(process)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LAST_WAIT_S):
             await _end_of(process.pid)
     code = process.poll()
     return -signal.SIGKILL if code is None else code
+
+
+def _kill_group(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may have another user's rights
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _addresses(question: Question) -> Iterator[str]:

@@ -10,9 +10,9 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from equipoise.base.errors import PeerError
+from equipoise.base.units import format_days
 from equipoise.config.base import CheckParams
 from equipoise.health.base import Check, Link, Result
-from equipoise.health.securing import lasts
 
 _DAY_S = 86400
 
@@ -37,12 +37,16 @@ async def probe(link: Link, params: Params) -> Result:
     session = link.tls
     if session is None:
         raise PeerError("connected without TLS; set health.tls to true")
-    certificate = f"certificate of {session.names}, {lasts(session.left_s)}"
+    certificate = f"certificate of {session.names}, {_lasts(session.left_s)}"
     if session.left_s < 0:
         return Result.failed(f"{certificate}; have it renewed at the node")
     if session.left_s < params.min_days * _DAY_S:
         return Result.failed(f"{certificate}, fewer than min_days, {params.min_days}; have it renewed at the node")
     return Result.passed(f"{session.version}, {session.cipher}, {certificate}")
+
+
+def _lasts(left_s: float) -> str:
+    return f"it ended {format_days(left_s)} ago" if left_s < 0 else f"{format_days(left_s)} left"
 
 
 CHECK = Check(name="tls", params=Params, probe=probe)

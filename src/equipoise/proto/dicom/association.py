@@ -16,7 +16,7 @@ VERIFICATION = "1.2.840.10008.1.1"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 IMPLEMENTATION_CLASS_UID = "2.25.207293870155320171411259834404215513671"  # ours: PS3.5 annex B.2
-IMPLEMENTATION_VERSION = "EQUIPOISE_0_1"
+IMPLEMENTATION_VERSION = "EQUIPOISE_0_2"
 
 _FIXED_BYTES = 68  # protocol version to the end of the reserved field: where the items begin in a body
 _ITEM = struct.Struct(">BxH")
@@ -78,11 +78,6 @@ class AssociateRequest:
     def contexts(self) -> tuple[PresentationContext, ...]:
         """What is proposed."""
         return tuple(contexts_of(self.proposal))
-
-    @property
-    def role_selections(self) -> tuple[RoleSelection, ...]:
-        """Which roles are offered.  Raises: PduError."""
-        return tuple(role_selections_of(self.proposal))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,23 @@ def test_too_few_open_files_for_what_the_site_allows() -> None:
     assert "wants 100:" in one[2]
 
 
+def test_files_are_those_of_each_gateway() -> None:
+    """One of two has `ct` alone, with 100 associations; the other `mr` with 150 and one listener."""
+    two = SITE.replace("services:", "gateway: {workers: 2}\nservices:") + (
+        "  mr: {protocol: dicom, listen: '10.0.0.100:4242', max_connections: 150, "
+        "nodes: {a: {address: '10.0.0.12:104'}}}\n"
+    )
+    enough, short = FileLimit(430, 430, "this shell"), FileLimit(429, 429, "this shell")
+    assert bad(list(judge_site(plan(two), replace(machine(), files=enough), surroundings()))) == []
+    (one,) = bad(list(judge_site(plan(two), replace(machine(), files=short), surroundings())))
+    assert one[:2] == ("open files", Level.PROBLEM)
+    assert "room for 149 associations in a gateway" in one[2]
+    assert "one has mr, which want 150:" in one[2]
+    together = two.replace("gateway: {workers: 2}\n", "")
+    (one,) = bad(list(judge_site(plan(together), replace(machine(), files=enough), surroundings())))
+    assert "the site wants 250:" in one[2]
+
+
 def test_a_site_without_limits_is_only_warned() -> None:
     endless = plan(SITE.replace(", max_connections: 60", ""))
     (one,) = bad(list(judge_site(endless, replace(machine(), files=FileLimit(1024, 1024, "x")), surroundings())))
