@@ -219,14 +219,14 @@ def test_a_node_that_does_not_answer_the_connection() -> None:
 def test_a_node_that_does_not_answer_the_request() -> None:
     talk = asking()
     talk.when(TimerExpired(), at=10).then(
-        Blames("refused", "no answer"), ToNode(ABORT), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
+        Blames("aborted", "no answer"), ToNode(ABORT), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
     )
     talk.when(NodePicked("b", 0)).then(OpenNode(), StartTimer(CONNECT))
     talk.when(NodeOpened()).then(ToNode(RQ), StartTimer(SETUP - 10))
 
 
 def test_a_node_that_closes_instead_of_answering() -> None:
-    asking().when(NodeClosed()).then(Blames("refused", "closed"), CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
+    asking().when(NodeClosed()).then(Blames("aborted", "closed"), CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
 
 
 def test_a_node_that_aborts_is_not_answered() -> None:
@@ -327,7 +327,7 @@ def test_all_nodes_down_is_congestion_and_a_limit_of_ours_is_a_limit() -> None:
 def test_when_the_time_is_over_no_further_node_is_asked() -> None:
     talk = asking(alternatives=5)
     talk.when(NodeClosed(), at=20).then(
-        Blames("refused"),
+        Blames("aborted"),
         CloseNode(),
         ToClient(REJECT_CONGESTION.encode()),
         CloseNode(),
@@ -341,7 +341,7 @@ def test_nodes_share_the_time_fairly_connecting_included() -> None:
     talk.when(NodePicked("a", 3)).then(OpenNode(), StartTimer(5))
     talk.when(NodeOpened(), at=3).then(ToNode(RQ), StartTimer(2))
     talk.when(TimerExpired(), at=5).then(
-        Blames("refused"), ToNode(ABORT), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
+        Blames("aborted"), ToNode(ABORT), CloseNode(), PickNode(POOL, "MODALITY", ("a",))
     )
     talk.when(NodePicked("b", 2)).then(OpenNode(), StartTimer(5))
     talk.when(TimerExpired(), at=10).then(Blames("refused"), CloseNode(), PickNode(POOL, "MODALITY", ("a", "b")))
@@ -446,7 +446,7 @@ def test_a_drain_that_is_over_aborts(state: str) -> None:
 )
 def test_while_a_node_is_picked_nothing_of_the_last_one_matters(late: Event) -> None:
     talk = asking()
-    talk.when(NodeClosed()).then(Blames("refused"), CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
+    talk.when(NodeClosed()).then(Blames("aborted"), CloseNode(), PickNode(POOL, "MODALITY", ("a",)))
     talk.when(late).then()
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,9 +28,12 @@ def script() -> str:
 
 @pytest.mark.skipif(shutil.which("storescp") is None, reason="DCMTK is not here: apt-get install dcmtk")
 def test_the_tutorial_runs(tmp_path: Path) -> None:
-    here = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    ours = Path(sys.executable).parent
+    # As the page asks for it: with the whole of `ours`, pynetdicom's storescu would stand in front of DCMTK's.
+    here = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if Path(part) != ours)
+    alias = f"shopt -s expand_aliases\nalias equipoise={shlex.quote(str(ours / 'equipoise'))}"
     # Whatever happens, what it started ends with it.
-    program = f"trap 'kill $(jobs -r -p) 2>/dev/null || true; wait' EXIT\n{script()}"
+    program = f"{alias}\ntrap 'kill $(jobs -r -p) 2>/dev/null || true; wait' EXIT\n{script()}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", program],
         cwd=tmp_path,

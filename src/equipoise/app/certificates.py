@@ -5,7 +5,8 @@ Leaves out the certificates of peers, which show themselves in a handshake.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -53,6 +54,21 @@ def spoiled(document: Document) -> list[Spoiled]:
         for name, service in document.site.services.items()
         for key, setting, error in _unusable(service)
     ]
+
+
+def ended(document: Document, changed: Collection[str], now_s: float) -> list[Spoiled]:
+    """Return which files that have changed hold a certificate of ours that has ended: the old one may be good still."""
+    found = []
+    for name, service in document.site.services.items():
+        for key, tls in (("tls", service.tls), ("node_tls", service.node_tls)):
+            if tls is None or tls.cert is None or tls.cert not in changed:
+                continue
+            with suppress(CertificateFileError):  # that is `spoiled`
+                ends_s = read_certificates(tls.cert)[0].not_after_s
+                if ends_s <= now_s:
+                    message = f"the certificate in {tls.cert} ended on {rfc3339(ends_s)}; have another one issued"
+                    found.append(Spoiled(document.problem(message, "services", name, key, "cert"), files_of(tls)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

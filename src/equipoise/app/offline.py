@@ -24,5 +24,5 @@ class Preview:
 def preview(text: str, file: str, directories: Directories) -> Preview:
     """Return what `text` would change.  Raises: ConfigError or EquipoiseError."""
     known = catalogue()
-    plan = uvloop.run(read(text, file, known, HostFacts())).compiled()
+    plan = uvloop.run(read(text, file, known, HostFacts(), 0.0)).compiled()
     return Preview(plan.digest, diff(last_plan(directories.state, known), plan), ())

@@ -70,6 +70,8 @@ def _service(
     down = [name for name, node in shown.items() if node["state"] == "down"]
     missing = sorted({endpoint.host for endpoint in service.listen if endpoint.host in absent})
     state, reason = _state(usable, down, missing)
+    if (problem := observed.problems.get(service.name)) is not None:
+        state, reason = ("degraded" if state == "up" else state), "; ".join(filter(None, (problem, reason)))
     return {
         "protocol": service.protocol,
         "mode": service.mode,

@@ -12,7 +12,7 @@ from random import SystemRandom
 from typing import Any
 
 from equipoise import __version__
-from equipoise.app.certificates import CertificateState, Expiries, watch
+from equipoise.app.certificates import CertificateState, Expiries, problems, watch
 from equipoise.app.converge import converge
 from equipoise.app.document import DocumentStore
 from equipoise.app.inputs import Inputs, look_again, read, read_to_start
@@ -56,7 +56,7 @@ from equipoise.state.journal import Journal
 
 Announce = Callable[[dict[str, Any]], None]
 _LOOK_AT_FACTS_EVERY_S = 30.0
-_LOOK_AT_CERTIFICATES_EVERY_S = 3600.0
+_LOOK_AT_CERTIFICATES_EVERY_S = 60.0
 _KEEP_LEARNED_EVERY_S = 60.0
 _ADDRESSES_EVERY_S = 2.0
 _WATCH_EVERY_S = 5.0
@@ -201,12 +201,17 @@ class Supervisor:
     async def replace_gateways(self) -> list[int]:
         """Replace every gateway process without loss.  Raises: EngineError."""
         async with self._changing:
+            if self._inputs is not None and (wrong := await asyncio.to_thread(problems, self._inputs.document)):
+                raise EngineError(
+                    f"a new gateway could not use these files, so the old one stays: {ConfigError(wrong)}"
+                )
             return await self._gateway.replace("an operator asked for it")
 
     # Plans
 
     async def _read(self, text: str, file: str) -> Inputs:
-        return await read(text, file, self._catalogue, self._inputs.facts if self._inputs else HostFacts())
+        known = self._inputs.facts if self._inputs else HostFacts()
+        return await read(text, file, self._catalogue, known, self._clock.wall())
 
     async def _change(self, text: str, *, force: bool, replace: bool = False) -> Preview:
         async with self._changing:
@@ -256,18 +261,22 @@ class Supervisor:
         inputs = self._inputs
         if inputs is None or self._stopping:
             return
-        now, spoiled = await look_again(inputs)
+        now, spoiled = await look_again(inputs, self._clock.wall())
         if spoiled is not None and str(spoiled) != self._spoiled:
-            self._emit(TaskHindered(task="renewed files", reason=f"{spoiled}; what they held before goes on"))
-        whole_again = bool(self._spoiled) and spoiled is None  # a gateway that started meanwhile has nothing of them
+            self._emit(TaskHindered(task="renewed files of TLS", reason=f"{spoiled}; they are not taken up"))
         self._spoiled = "" if spoiled is None else str(spoiled)
-        if now.facts == inputs.facts and not whole_again:
+        if now.facts == inputs.facts and not await self._may_be_mended(inputs):
             return
         async with self._changing:
             if self._inputs is inputs:  # else another document came in the meantime, with its own facts
                 plan = now.compiled()
                 await converge(plan, self._plan, self._engines)
                 await self._in_force(plan, now)
+
+    async def _may_be_mended(self, inputs: Inputs) -> bool:
+        """Say whether a gateway that read files while they could not be used may have them now."""
+        lacking = (await self._gateway.observe()).problems
+        return bool(lacking) and not await asyncio.to_thread(problems, inputs.document)
 
     async def _look_at_certificates(self) -> None:
         """See how long certificates are good for, and speak of those that end soon."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from equipoise.base.errors import EquipoiseError
 
@@ -39,6 +40,11 @@ class Directories:
                 ) from None
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise EquipoiseError(f"cannot write in {directory}; set {variable} to a directory that you may write")
+
+
+def append_to(path: Path) -> BinaryIO:
+    """Open a file to write at its end; a new one is for the owner and the group alone.  Raises: OSError."""
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o640))
 
 
 def directories(environment: Mapping[str, str], *, is_root: bool) -> Directories:

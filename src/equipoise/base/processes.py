@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from equipoise.base.errors import EquipoiseError
+from equipoise.base.paths import append_to
 
 Process: TypeAlias = subprocess.Popen[bytes]
 
@@ -19,7 +20,7 @@ def start_detached(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     """Start `command` in its own session, its output appended to `log`.  Raises: OSError."""
-    with log.open("ab") as output:
+    with append_to(log) as output:
         return subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
@@ -56,7 +57,7 @@ def start_ready(
     Its standard input is a pipe that ends when we end, so that it can end with us.  Raises: OSError, and EquipoiseError
     where no line comes in time.
     """
-    with log.open("ab") as output:
+    with append_to(log) as output:
         process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,

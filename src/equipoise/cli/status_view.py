@@ -25,6 +25,7 @@ _STYLE = {
     "disabled": "yellow",
     "down": "red",
 }
+_NOT_BY_HAND = ("all_of", "script")  # what they ask is a list or a program of the site's: one line cannot say it
 _WORST_FIRST = ("down", "waiting", "degraded", "up")
 
 Document = dict[str, Any]
@@ -114,7 +115,19 @@ def _node_trouble(key: str, service: Document, node: Document, now_s: float) -> 
         yield f"{key} is down: its last check passed, it is up again after a few more"
     else:
         yield f"{key} is down: {check['reason']} ({_age(check['at'], now_s)} ago)"
-        yield f"  look whether it runs, then ask it by hand: `equipoise probe {check['name']} {_target(service, node)}`"
+        yield from _way_out(service, node, check)
+
+
+def _way_out(service: Document, node: Document, check: Document) -> Iterator[str]:
+    """Yield what to do about a check that failed."""
+    steps = []
+    if "this balancer" not in check["reason"]:  # else the reason says what to do here, and the node may be well
+        steps.append("look whether it runs")
+    if check["name"] not in _NOT_BY_HAND:
+        probe = f"`equipoise probe {check['name']} {_target(service, node)}`"
+        steps.append(f"ask it by hand, with the settings under health: {probe}")
+    if steps:
+        yield f"  {', then '.join(steps)}"
 
 
 def _target(service: Document, node: Document) -> str:

@@ -36,6 +36,7 @@ def findings(site: Site, written: Collection[str] = ()) -> Iterator[Finding]:
     yield from _ports_used_twice(site)
     yield from _routes(site, written)
     yield from _mixed_ports(site)
+    yield from _loops(site)
     for name, service in site.services.items():
         for finding in _service(service):
             yield Finding(("services", name, *finding.path), finding.message)
@@ -45,7 +46,6 @@ def _service(service: Service) -> Iterator[Finding]:
     yield from _needless_ports(service)
     yield from _pool(service)
     yield from _tls(service)
-    yield from _loops(service)
     yield from _health(service)
     yield from _setup(service)
     yield from _families(service)
@@ -181,16 +181,37 @@ def _mixed_ports(site: Site) -> Iterator[Finding]:
                     )
 
 
-def _loops(service: Service) -> Iterator[Finding]:
-    for name, node in service.nodes.items():
-        host, port = split_port(node.address)
-        for listener in service.listeners:
-            if port in (None, listener.port) and _calls(host, listener.host):
-                yield Finding(
-                    ("nodes", name, "address"),
-                    f"{node.address!r} is where this service itself listens, a loop; write the real server's address",
-                )
-                break
+def _loops(site: Site) -> Iterator[Finding]:
+    """Yield nodes that are this balancer: through routes, one association could call itself until nothing is left."""
+    listeners = [(name, listener) for name, service in site.services.items() for listener in service.listeners]
+    for name, service in site.services.items():
+        called = _ports_called(site, name)
+        for node_name, node in service.nodes.items():
+            host, port = split_port(node.address)
+            ports = called if port is None else {port}
+            owners = [owner for owner, at in listeners if at.port in ports and _calls(host, at.host)]
+            if owners:
+                message = _loop(node.address, name if name in owners else owners[0], name)
+                yield Finding(("services", name, "nodes", node_name, "address"), message)
+
+
+def _ports_called(site: Site, pool: str) -> set[int]:
+    """Return the ports at which a node without a port is called: all that clients of its pool come to."""
+    doors = [
+        service
+        for name, service in site.services.items()
+        if name == pool or any(route.to == pool for route in service.routes)
+    ]
+    return {listener.port for door in doors for listener in door.listeners}
+
+
+def _loop(address: str, owner: str, name: str) -> str:
+    if owner == name:
+        return f"{address!r} is where this service itself listens, a loop; write the real server's address"
+    return (
+        f"{address!r} is where service {owner!r} listens, a loop or a detour; write the real server's address, "
+        "or a route to that service"
+    )
 
 
 def _calls(host: str, listener: str) -> bool:

@@ -35,10 +35,14 @@ class NodeCount:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """An engine's counters: by "SERVICE/NODE", and the open connections of each service."""
+    """An engine's counters: by "SERVICE/NODE", and the open connections of each service.
+
+    `problems` says of a service what it lacks to serve as the plan says.
+    """
 
     nodes: Mapping[str, NodeCount] = field(default_factory=dict)
     connections: Mapping[str, int] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
 
     def __add__(self, other: "Observation") -> "Observation":
         nodes = {
@@ -47,7 +51,9 @@ class Observation:
         }
         services = {*self.connections, *other.connections}
         return Observation(
-            nodes, {name: self.connections.get(name, 0) + other.connections.get(name, 0) for name in services}
+            nodes,
+            {name: self.connections.get(name, 0) + other.connections.get(name, 0) for name in services},
+            {**other.problems, **self.problems},
         )
 
 

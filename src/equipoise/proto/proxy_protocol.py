@@ -30,6 +30,10 @@ _TCP_FIELDS = 6  # PROXY, family, two addresses, two ports
 _LINE = re.compile(rb"PROXY (?:UNKNOWN(?: .*)?|(TCP[46]) ([^ ]+) ([^ ]+) (0|[1-9]\d{0,4}) (0|[1-9]\d{0,4}))", re.DOTALL)
 
 
+class NoHeaderError(PeerError):
+    """What came is not the beginning of a header, so the sender most likely knows of none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What a header said.
@@ -81,7 +85,7 @@ class HeaderReader:
         return _FIXED.size + self._added_bytes() - have
 
     def feed(self, data: bytes) -> Header | None:
-        """Return the header, or None until it is whole.  Raises: PeerError."""
+        """Return the header, or None until it is whole.  Raises: PeerError; NoHeaderError where none came."""
         if len(data) > self.wanted():
             raise ValueError(f"{len(data)} bytes, {self.wanted()} were wanted: the rest belongs to what follows")
         self._buffer += data
@@ -95,7 +99,7 @@ class HeaderReader:
     def _check_start(self) -> None:
         start = bytes(self._buffer)
         if not any(each.startswith(start[: len(each)]) for each in (_TEXT, _SIGNATURE)):
-            raise PeerError(f"no PROXY protocol header, but {_what_came(start)}")
+            raise NoHeaderError(f"no PROXY protocol header, but {_what_came(start)}")
 
     def _read_line(self) -> Header | None:
         if self._buffer.endswith(b"\r\n"):
@@ -153,9 +157,10 @@ def _parse_line(line: bytes) -> Header:
 
 
 def _bad_line(line: bytes) -> PeerError:
+    family = "TCP6" if line.startswith(b"PROXY TCP6") else "TCP4"
     return PeerError(
         f"PROXY protocol v1 line {line.decode('latin-1')!a} is not of the form "
-        "'PROXY TCP4 SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT', with CR and LF at its end"
+        f"'PROXY {family} SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT', with CR and LF at its end"
     )
 
 

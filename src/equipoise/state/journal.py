@@ -14,6 +14,7 @@ from weakref import WeakSet
 import msgspec
 
 from equipoise.base.clock import Clock, rfc3339
+from equipoise.base.paths import append_to
 from equipoise.state.events import Event
 
 _FILE_BYTES = 32 << 20
@@ -95,7 +96,7 @@ class Journal:
         self._follower_lines = follower_lines
         tail = _tail(path)
         self._recent: deque[bytes] = deque(_whole_lines(tail), maxlen=_RECENT)
-        self._file = path.open("ab")
+        self._file = append_to(path)
         self._followers: WeakSet[Follower] = WeakSet()  # weak: a reader that went away before it began says nothing
         self._broken = False
         if tail and not tail.endswith(b"\n"):  # cut by a crash: the next line must not be lost with it
@@ -159,7 +160,7 @@ class Journal:
         try:
             if self._path.exists():  # else it moved the last time, and only the new one could not be opened
                 self._shift()
-            fresh = self._path.open("ab")
+            fresh = append_to(self._path)
         except OSError:
             return
         old, self._file = self._file, fresh

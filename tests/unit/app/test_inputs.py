@@ -1,6 +1,7 @@
 """Facts of the machine that change while a document stays: renewed and spoiled files, and what follows from them."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,11 @@ services:
 
 
 def taken(text: str, known: HostFacts | None = None) -> Inputs:
-    return asyncio.run(read(text, "site.yaml", catalogue(), known or HostFacts()))
+    return asyncio.run(read(text, "site.yaml", catalogue(), known or HostFacts(), time.time()))
 
 
 def again(inputs: Inputs) -> tuple[Inputs, ConfigError | None]:
-    return asyncio.run(look_again(inputs))
+    return asyncio.run(look_again(inputs, time.time()))
 
 
 def test_what_has_not_changed_is_the_same_plan(own: Issued, authority: Authority) -> None:
@@ -144,3 +145,13 @@ def test_a_document_with_a_spoiled_file_is_refused_except_at_a_start(own: Issued
     now, spoiled = again(inputs)
     assert spoiled is None
     assert now.compiled().service("pacs") != inputs.compiled().service("pacs"), "better files are taken"
+
+
+def test_a_renewal_that_has_ended_already_is_not_taken_up(own: Issued, authority: Authority) -> None:
+    inputs = taken(site(own, authority))
+    authority.issue("balancer", days=-1)
+    now, wrong = again(inputs)
+    assert now.facts.files == inputs.facts.files
+    assert "ended on" in str(wrong)
+    with pytest.raises(ConfigError, match="ended on"):
+        taken(site(own, authority), inputs.facts)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -16,7 +18,7 @@ from equipoise.app.document import DocumentStore
 from equipoise.app.inputs import Inputs, look_again
 from equipoise.app.supervisor import Supervisor
 from equipoise.base.clock import SystemClock
-from equipoise.base.errors import ConfigError
+from equipoise.base.errors import ConfigError, EngineError
 from equipoise.base.paths import Directories
 from equipoise.proto.dicom.association import encode_request
 from equipoise.state.journal import Journal
@@ -104,9 +106,9 @@ def test_files_are_followed_and_what_is_wrong_is_said_once(
     monkeypatch.setattr(module, "_LOOK_AT_FACTS_EVERY_S", OFTEN_S)
     looks: list[Inputs] = []
 
-    async def counted(inputs: Inputs) -> tuple[Inputs, ConfigError | None]:
+    async def counted(inputs: Inputs, now_s: float) -> tuple[Inputs, ConfigError | None]:
         looks.append(inputs)
-        return await look_again(inputs)
+        return await look_again(inputs, now_s)
 
     monkeypatch.setattr(module, "look_again", counted)
 
@@ -118,21 +120,23 @@ def test_files_are_followed_and_what_is_wrong_is_said_once(
         seen = len(looks)
         await eventually(lambda: len(looks) > seen + 3, "more looks at the same")
         (event,) = instance.events("task.hindered")
-        assert event["task"] == "renewed files"
+        assert event["task"] == "renewed files of TLS"
         assert str(own.key) in event["reason"]
-        assert event["reason"].endswith("what they held before goes on")
+        assert event["reason"].endswith("they are not taken up")
         assert await instance.shown() == first
         assert len(instance.events("plan.applied")) == 1
 
         own.key.unlink()  # something else is wrong now
         await eventually(lambda: len(instance.events("task.hindered")) == 2, "the other event")
         own.key.write_bytes(good)
-        await eventually(lambda: len(instance.events("plan.applied")) == 2, "the same plan for all gateways")
+        seen = len(looks)
+        await eventually(lambda: len(looks) > seen + 2, "a look at what is well again")
+        assert len(instance.events("plan.applied")) == 1
         own.key.write_text("rubbish")
         await eventually(lambda: len(instance.events("task.hindered")) == 3, "the same again, after it was well")
 
         authority.issue("balancer")
-        await eventually(lambda: instance.events("plan.applied")[-1]["changes"] > 0, "the renewed plan")
+        await eventually(lambda: len(instance.events("plan.applied")) > 1, "the renewed plan")
         assert await instance.shown() != first
         assert len(instance.events("task.hindered")) <= 4  # a look may have come between the two files
 
@@ -146,9 +150,9 @@ def test_a_gateway_that_dies_while_a_file_is_spoiled_has_it_again_when_it_is_who
     monkeypatch.setattr(module, "_LOOK_AT_FACTS_EVERY_S", OFTEN_S)
     looks: list[Inputs] = []
 
-    async def counted(inputs: Inputs) -> tuple[Inputs, ConfigError | None]:
+    async def counted(inputs: Inputs, now_s: float) -> tuple[Inputs, ConfigError | None]:
         looks.append(inputs)
-        return await look_again(inputs)
+        return await look_again(inputs, now_s)
 
     monkeypatch.setattr(module, "look_again", counted)
 
@@ -156,9 +160,16 @@ def test_a_gateway_that_dies_while_a_file_is_spoiled_has_it_again_when_it_is_who
         first = await instance.shown()
         good = own.key.read_bytes()
         own.key.write_text("rubbish")
-        await instance.supervisor.replace_gateways()
+        with pytest.raises(EngineError, match="so the old one stays"):
+            await instance.supervisor.replace_gateways()
+        assert await instance.shown() == first
+        os.kill(instance.events("gateway.started")[-1]["pid"], signal.SIGKILL)
+        await eventually(lambda: len(instance.events("gateway.started")) == 2, "another gateway")
         with pytest.raises(OSError):  # noqa: PT011 whatever TLS says of a server that has nothing to show
             await instance.shown()
+        shown = (await instance.supervisor.status())["services"]["pacs"]
+        assert shown["state"] != "up"
+        assert "its clients of TLS are turned away" in shown["reason"]
         own.key.write_bytes(good)
         found: list[bytes] = []
 

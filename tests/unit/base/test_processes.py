@@ -16,6 +16,7 @@ def test_a_detached_program_has_a_session_of_its_own_and_a_log(tmp_path: Path) -
     process = start_detached([sys.executable, "-c", program], log, {"WORD": "hello"})
     assert process.wait(20) == 0
     assert log.read_text() == "True hello\n"
+    assert log.stat().st_mode & 0o007 == 0, "others do not read what a balancer says"
 
 
 def test_a_process_is_alive_until_it_has_ended(tmp_path: Path) -> None:

@@ -113,3 +113,27 @@ def test_a_node_without_a_port_behind_routes_breaks_nothing() -> None:
     check = {"name": "tcp", "ok": False, "reason": "refused", "at": "2030-03-17T17:46:30.000Z", "took_ms": 1.0}
     broken = node(state="down", address="10.0.0.11", check=check)
     assert "10.0.0.11" in shown(mwl=service(listen=[], state="down", nodes={"a": broken}))
+
+
+def said_of(check: str, reason: str) -> str:
+    failed = {"name": check, "ok": False, "reason": reason, "at": "2030-03-17T17:46:30.000Z", "took_ms": 1.0}
+    return " ".join(shown(pacs=service(state="down", nodes={"a": node(state="down", check=failed)})).split())
+
+
+def test_a_check_that_can_be_asked_by_hand_is() -> None:
+    text = said_of("dicom_echo", "connection refused")
+    assert "look whether it runs, then ask it by hand, with the settings under health: `equipoise probe dicom_" in text
+
+
+@pytest.mark.parametrize("check", ["all_of", "script"])
+def test_a_check_that_one_line_cannot_say_is_not_asked_by_hand(check: str) -> None:
+    text = said_of(check, "exit status 1")
+    assert "look whether it runs" in text
+    assert "equipoise probe" not in text
+
+
+def test_a_reason_that_lies_here_does_not_send_anybody_to_the_node() -> None:
+    assert "look whether" not in said_of("script", "/opt/ask does not exist on this balancer; put it there")
+    text = said_of("http", "answered 403; allow this balancer there, or ask for another health.path")
+    assert "look whether" not in text
+    assert "ask it by hand" in text

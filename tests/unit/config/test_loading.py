@@ -276,6 +276,43 @@ def test_a_route_from_mixed_ports_needs_the_port_of_its_targets_nodes(catalogue:
     assert "services.careful.nodes.b.address: '10.0.0.12' names no port, so it is called at the one that" in found
 
 
+TWO_SERVICES = """site: s
+services:
+  front:
+    protocol: dicom
+    listen: {front}
+    routes: [{{service: store, to: back}}]
+    nodes: {{a: {{address: 10.0.0.11:104}}}}
+  back: {{protocol: dicom, {listen}nodes: {{b: {{address: '{node}'}}}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("front", "listen", "node"),
+    [
+        ("127.0.0.1:11112", "", "127.0.0.1:11112"),
+        ("0.0.0.0:11112", "", "127.0.0.1:11112"),
+        ("127.0.0.1:11112", "", "127.0.0.1"),  # called at the port that the client came to: the front's
+        ("10.0.0.100:104", "listen: 10.0.0.101, ", "10.0.0.100"),
+        ("10.0.0.100:11112", "listen: 10.0.0.101, ", "10.0.0.100"),  # through the route
+    ],
+)
+def test_a_node_where_another_service_listens_is_refused(
+    front: str, listen: str, node: str, catalogue: Catalogue
+) -> None:
+    """One association would call itself, through the route, until no descriptor is left."""
+    found = problems(TWO_SERVICES.format(front=front, listen=listen, node=node), catalogue)
+    (loop,) = [said for said in found if "a loop" in said]
+    assert f"services.back.nodes.b.address: '{node}' is where service 'front' listens, a loop or a detour" in loop
+    assert "write the real server's address, or a route to that service" in loop
+
+
+@pytest.mark.parametrize("node", ["10.0.0.100:105", "10.0.0.102:104", "10.0.0.12", "127.0.0.1:104"])
+def test_a_node_beside_the_services_is_not(node: str, catalogue: Catalogue) -> None:
+    text = TWO_SERVICES.format(front="10.0.0.100:104", listen="listen: 10.0.0.101, ", node=node)
+    assert load(text, "site.yaml", catalogue).site.services["back"].nodes["b"].address == node
+
+
 def test_all_problems_at_once_in_the_order_of_the_text(catalogue: Catalogue) -> None:
     other = SITE[SITE.index("  ct:") :]
     text = service_with("zzz: 1\nbalance: x") + other.replace("  ct:", "  mr:") + other.replace("  ct:", "  us:")

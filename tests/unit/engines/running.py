@@ -200,7 +200,8 @@ class Running:
         for each in tasks:
             before = self.services.get(each.name)
             held, told = (before.security, before.task) if before is not None else (Security(), None)
-            security, problem = secured(each, held, told)
+            security = secured(each, held, told)
+            problem = security.problem
             self.problems += [problem] if problem is not None else []
             service = before or Service(each, {}, self._around, security)
             self.services[each.name] = service

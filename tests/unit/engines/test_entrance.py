@@ -223,6 +223,7 @@ def test_no_header_no_association(sent: bytes, ended: str, reason: str) -> None:
         (event,) = await running.all_ended(1)
         assert (event.ended, event.client) == (ended, line.address)
         assert reason in event.reason
+        assert ("must send a header" in event.reason) is (sent == ECHOSCU_RQ), "only who sent none hears that"
         line.close()
 
     play(scene)

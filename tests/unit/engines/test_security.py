@@ -54,41 +54,45 @@ def shown(context: ssl.SSLContext | None, authority: Authority) -> bytes:
 
 
 def test_a_plain_service_has_none() -> None:
-    assert secured(task("s"), Security(), None) == (Security(), None)
+    assert secured(task("s"), Security(), None) == Security()
 
 
 def test_the_same_task_has_the_same_contexts(authority: Authority, own: Issued) -> None:
     given = task("s", tls=tls(own), node_tls=node_tls(authority))
-    first, problem = secured(given, Security(), None)
+    first = secured(given, Security(), None)
+    problem = first.problem
     assert problem is None
     assert first.to_clients is not None
     assert first.to_nodes is not None
     other = task("s", tls=tls(own), node_tls=node_tls(authority), max_connections=5)
-    again, problem = secured(other, first, given)
+    again = secured(other, first, given)
+    problem = again.problem
     assert problem is None
     assert again == first
 
 
 def test_a_renewed_file_makes_one_side_anew(authority: Authority, own: Issued) -> None:
     given = task("s", tls=tls(own), node_tls=node_tls(authority))
-    first, _ = secured(given, Security(), None)
+    first = secured(given, Security(), None)
     before = shown(first.to_clients, authority)
     authority.issue("own")
     renewed = task("s", tls=replace(tls(own), fingerprint="2"), node_tls=node_tls(authority))
-    second, problem = secured(renewed, first, given)
+    second = secured(renewed, first, given)
+    problem = second.problem
     assert problem is None
-    assert second.to_nodes is first.to_nodes
+    assert second.to_nodes is not None
     assert shown(second.to_clients, authority) != before
     assert shown(first.to_clients, authority) == before  # connections of before may still be agreed on
 
 
 def test_a_spoiled_file_keeps_what_was_there_and_says_so(authority: Authority, own: Issued) -> None:
     given = task("s", tls=tls(own), node_tls=node_tls(authority))
-    first, _ = secured(given, Security(), None)
+    first = secured(given, Security(), None)
     before = shown(first.to_clients, authority)
     own.key.write_text("spoiled")
     changed = task("s", tls=replace(tls(own), fingerprint="2"), node_tls=replace(node_tls(authority), verify="none"))
-    second, problem = secured(changed, first, given)
+    second = secured(changed, first, given)
+    problem = second.problem
     assert problem is not None
     assert str(own.key) in problem
     assert second.to_clients is first.to_clients
@@ -99,7 +103,7 @@ def test_a_spoiled_file_keeps_what_was_there_and_says_so(authority: Authority, o
 @pytest.mark.parametrize("stricter", ["client_ca", "min_version"])
 def test_what_was_there_is_not_kept_under_stricter_settings(stricter: str, authority: Authority, own: Issued) -> None:
     given = task("s", tls=tls(own))
-    first, _ = secured(given, Security(), None)
+    first = secured(given, Security(), None)
     own.key.write_text("spoiled")
     renewed = replace(tls(own), fingerprint="2")
     wanted = {
@@ -107,7 +111,8 @@ def test_what_was_there_is_not_kept_under_stricter_settings(stricter: str, autho
         "min_version": replace(renewed, min_version="1.3"),
     }
     asked = task("s", tls=wanted[stricter])
-    second, problem = secured(asked, first, given)
+    second = secured(asked, first, given)
+    problem = second.problem
     assert second.to_clients is None, "a client without a certificate would come in"
     assert problem is not None
     assert str(own.key) in problem
@@ -116,10 +121,11 @@ def test_what_was_there_is_not_kept_under_stricter_settings(stricter: str, autho
 
 def test_nodes_are_not_called_more_trustingly_than_the_settings_say(authority: Authority, tmp_path: Path) -> None:
     given = task("s", node_tls=replace(node_tls(authority), ca=None, verify="none"))
-    first, _ = secured(given, Security(), None)
+    first = secured(given, Security(), None)
     assert first.to_nodes is not None
     asked = task("s", node_tls=replace(node_tls(authority), ca=str(tmp_path / "missing.pem")))
-    second, problem = secured(asked, first, given)
+    second = secured(asked, first, given)
+    problem = second.problem
     assert second.to_nodes is None
     assert problem is not None
     assert "its nodes are not called" in problem
@@ -132,16 +138,17 @@ def test_both_spoiled_are_both_told(tmp_path: Path) -> None:
         tls=Tls(cert=missing, key=None, client_ca=None, min_version="1.2", ports=(), fingerprint="1"),
         node_tls=NodeTls(missing, "name", None, None, None, "1.2", "1"),
     )
-    security, problem = secured(spoiled, Security(), None)
-    assert security == Security()
+    security = secured(spoiled, Security(), None)
+    problem = security.problem
+    assert (security.to_clients, security.to_nodes) == (None, None)
     assert problem is not None
     assert problem.count("there is no such file") == 2
 
 
 def test_what_is_taken_out_is_plain_again(authority: Authority, own: Issued) -> None:
     given = task("s", tls=tls(own), node_tls=node_tls(authority))
-    first, _ = secured(given, Security(), None)
-    assert secured(task("s"), first, given) == (Security(), None)
+    first = secured(given, Security(), None)
+    assert secured(task("s"), first, given) == Security()
 
 
 def test_a_file_that_could_never_be_used_is_tried_again_with_every_task(authority: Authority, own: Issued) -> None:
@@ -149,11 +156,13 @@ def test_a_file_that_could_never_be_used_is_tried_again_with_every_task(authorit
     good = own.key.read_bytes()
     own.key.write_text("spoiled")
     given = task("s", tls=tls(own), node_tls=node_tls(authority))
-    first, problem = secured(given, Security(), None)
+    first = secured(given, Security(), None)
+    problem = first.problem
     assert problem is not None
     assert first.to_clients is None
     own.key.write_bytes(good)
-    second, problem = secured(given, first, given)
+    second = secured(given, first, given)
+    problem = second.problem
     assert problem is None
     assert second.to_clients is not None
-    assert second.to_nodes is first.to_nodes
+    assert second.to_nodes is not None

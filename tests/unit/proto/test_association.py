@@ -192,6 +192,34 @@ def test_a_malformed_request_is_refused(items: bytes, said: str) -> None:
     assert said in refused(FIXED + APPLICATION_CONTEXT + items)
 
 
+def proposing(abstract: bytes, transfer: bytes) -> bytes:
+    context = item(0x20, b"\x03\0\0\0" + item(0x30, abstract) + item(0x40, transfer))
+    return FIXED + APPLICATION_CONTEXT + CONTEXT + context + USER
+
+
+LONGEST = b"2.25." + b"1" * 59  # PS3.5 section 9.1: 64 characters
+
+
+def test_a_uid_longer_than_the_standard_allows_is_refused() -> None:
+    """DCMTK answers such a request with silence, so it would cost the time of every node."""
+    said = refused(proposing(LONGEST + b"1", b"1.2.840.10008.1.2"))
+    assert "context 3: abstract syntax of 65 bytes, a UID has at most 64" in said
+    said = refused(proposing(b"1.2.840.10008.1.1", LONGEST + b"111"))
+    assert "context 3: transfer syntax of 67 bytes" in said
+    assert "of 65 bytes" in refused(proposing(LONGEST + b"\0", b"1.2.840.10008.1.2")), "DCMTK counts the padding too"
+
+
+def test_the_longest_uid_passes_and_padding_is_not_part_of_one() -> None:
+    (_, context) = parse_request(proposing(LONGEST, LONGEST[:-1] + b"\0")).contexts
+    assert context.abstract_syntax == LONGEST.decode()
+    assert context.transfer_syntaxes == (LONGEST[:-1].decode(),)
+
+
+def test_an_item_that_is_no_uid_may_be_long() -> None:
+    context = item(0x20, CONTEXT[4:] + item(0x7F, bytes(200)))
+    assert parse_request(FIXED + context + USER).proposed_mask == 2
+
+
 @pytest.mark.parametrize(
     ("items", "said"),
     [

@@ -89,6 +89,7 @@ def test_a_wrong_type_is_refused_with_its_first_byte(code: int) -> None:
     with pytest.raises(PduError, match=f"0x{code:02X}") as caught:
         reader.next_type()
     assert caught.value.reason is AbortReason.UNRECOGNIZED_PDU
+    assert str(caught.value).endswith("so this is not DICOM") is (code != 0x47)
 
 
 def test_four_gib_are_refused_before_a_byte_of_the_body_is_kept() -> None:

@@ -158,7 +158,7 @@ def test_what_came_in_place_of_a_header_is_said(stream: bytes, what: str) -> Non
 )
 def test_a_line_that_is_not_exactly_right_is_refused_and_shown(line: bytes) -> None:
     said = complaint(line)
-    assert "is not of the form 'PROXY TCP4" in said
+    assert f"is not of the form 'PROXY {'TCP6' if b'TCP6' in line else 'TCP4'} SOURCE" in said
     assert said.isascii()
 
 

@@ -267,3 +267,15 @@ def test_what_happens_after_the_end_is_no_bug(path: Path) -> None:
     journal.close()
     journal.write([line(1)])
     assert numbers(journal.recent(1)) == [1]
+
+
+def test_its_files_are_for_the_owner_and_the_group_alone(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        journal = Journal(path, CLOCK, file_bytes=10)
+        journal.write([line(1), line(2)])
+    finally:
+        os.umask(before)
+    journal.close()
+    assert len(files(path)) > 1
+    assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o640}

@@ -22,7 +22,7 @@ from equipoise.engines.gateway.driver import Association
 from equipoise.engines.gateway.room import Room
 from equipoise.engines.gateway.side import LINGER_S
 from equipoise.plan.model import Endpoint
-from equipoise.proto.proxy_protocol import Address, HeaderReader
+from equipoise.proto.proxy_protocol import Address, HeaderReader, NoHeaderError
 
 Handshake: TypeAlias = Awaitable[tuple[asyncio.Transport, ssl.SSLObject]]
 
@@ -139,8 +139,11 @@ class Entrance(asyncio.BufferedProtocol):
             return
         try:
             header = self._reader.feed(bytes(self._host.buffer[:nbytes]))
-        except PeerError as error:
+        except NoHeaderError as error:
             self._refuse("proxy_failed", f"{error}; proxy_protocol.accept is set, so every client must send a header")
+            return
+        except PeerError as error:
+            self._refuse("proxy_failed", str(error))
             return
         if header is not None:
             self._reader = None

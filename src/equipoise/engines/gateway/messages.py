@@ -106,11 +106,15 @@ class NodeCounters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceCounters(msgspec.Struct, frozen=True, kw_only=True):
-    """One service in one gateway; `clients` are the connections that callers hold, `waiting` those in its queue."""
+    """One service in one gateway; `clients` are the connections that callers hold, `waiting` those in its queue.
+
+    `problem` says what it lacks to serve as it was told, or is None.
+    """
 
     clients: int
     waiting: int
     nodes: dict[str, NodeCounters]
+    problem: str | None = None
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation"):

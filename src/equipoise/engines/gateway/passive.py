@@ -28,9 +28,9 @@ _MAX_SENDERS_IN_SPAN = 64  # whose aborts at one node are told apart; those of m
 class FailureKind(StrEnum):
     """What went wrong at a node."""
 
-    REFUSED = "refused"  # connecting failed or took too long, or it closed before it answered
+    REFUSED = "refused"  # connecting failed or took too long: no sender can be the cause
     BUSY = "busy"  # a transient reject
-    ABORTED = "aborted"  # it aborted or closed within an association, or broke the protocol
+    ABORTED = "aborted"  # it aborted, closed, broke the protocol, or did not answer a request for an association
     STATUS = "status"  # it answered that it is out of resources: A7xx, 0213
     SLOW = "slow"  # a response took longer than `slow_response_s`
 

@@ -25,7 +25,7 @@ import uvloop
 from equipoise import __version__
 from equipoise.base.clock import Clock, SystemClock, rfc3339
 from equipoise.base.processes import raise_file_limit
-from equipoise.base.tasks import Tasks
+from equipoise.base.tasks import Tasks, forever
 from equipoise.engines.gateway.channel import Channel
 from equipoise.engines.gateway.messages import (
     VERSION,
@@ -56,6 +56,7 @@ from equipoise.state.events import Event, EventsDropped, TaskFailed, TaskHindere
 MAX_EVENTS = 20_000  # about 10 MB; at a busy site several minutes without a supervisor
 _EVENTS_AT_ONCE = 500
 _FLUSH_S = 0.2  # a busy site has hundreds a second; each flush wakes the supervisor
+_COLLECT_EVERY_S = 30.0
 _LEARNED_S = 5.0  # what is lost at most where a gateway is killed
 _ACCEPT_AGAIN_S = 0.1
 
@@ -105,6 +106,7 @@ class Gateway:
         draft.rename(self._path)  # whoever sees the name can connect
         self._tasks.spawn("gateway.accept", self._accept(listener))
         self._tasks.spawn("gateway.orders", self._follow_orders())
+        self._tasks.spawn("gateway.collect", forever(_COLLECT_EVERY_S, self._collect, self._task_failed))
         try:
             await self._ended.wait()
         finally:
@@ -114,6 +116,10 @@ class Gateway:
             self._tell_learned()
             self._flush()
             await self._tasks.cancel_all()
+
+    async def _collect(self) -> None:
+        """Free what connections leave behind: those of TLS are cycles, and by itself the collector looks too seldom."""
+        gc.collect()
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -223,9 +229,9 @@ class Gateway:
         name, states = task.name, _of_service(self._states, task.name)
         service = self._services.get(name) or self._come_back(name)
         before, told = (service.security, service.task) if service is not None else (Security(), None)
-        security, problem = secured(task, before, told)
-        if problem is not None:  # it serves on with what it has: one bad file must not stop the others
-            self._emit(TaskHindered(task=f"TLS of {name}", reason=problem))
+        security = secured(task, before, told)
+        if security.problem not in (None, before.problem):  # it serves on with what it has, and so do the others
+            self._emit(TaskHindered(task=f"TLS of {name}", reason=security.problem))
         if service is None:
             service = Service(task, states, self._around, security)
         self._services[name] = service

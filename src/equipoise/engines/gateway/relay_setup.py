@@ -1,6 +1,7 @@
 """The node's half of setting up: one node of the pool after the other is asked, until one accepts the association.
 
-Leaves out the client, who waits meanwhile; and what follows when a node has accepted.
+Leaves out the client, who waits meanwhile; and what follows when a node has accepted.  A node that cannot be connected
+is blamed as "refused"; one that fails at the request itself as "aborted", since the request may be what it fails at.
 Source: DICOM PS3.8 section 9.2 (states of a requestor), 9.3.4 (rejects); DESIGN, "Set-up".
 """
 
@@ -141,21 +142,20 @@ class NodeSearch:
             case (_State.CONNECTING, NodeFailed(reason, ours)):
                 return self._next(reason, now_s, blame=None if ours else "refused")
             case (_State.CONNECTING, TimerExpired()):
-                return self._next("no connection in time", now_s, blame=self._late)
+                return self._next("no connection in time", now_s, blame=self._late("refused"))
             case (_State.AWAITING_ANSWER, FromNode(data)):
                 return self._read_answer(data, now_s)
             case (_State.AWAITING_ANSWER, NodeClosed(why)):
-                return self._next(why or "closed the connection before it answered", now_s, blame="refused")
+                return self._next(why or "closed the connection before it answered", now_s, blame="aborted")
             case (_State.AWAITING_ANSWER, TimerExpired()):
                 reason = "no answer to the A-ASSOCIATE-RQ in time"
-                return self._next(reason, now_s, ToNode(PROVIDER_ABORT), blame=self._late)
+                return self._next(reason, now_s, ToNode(PROVIDER_ABORT), blame=self._late("aborted"))
             case (_State.CONNECTING | _State.AWAITING_ANSWER, Finish(reason)):
                 return self._next(reason, now_s, *self.leave(), blame=None)
         return []  # late events of a node that was given up
 
-    @property
-    def _late(self) -> str | None:
-        return "refused" if self._had_its_time else None
+    def _late(self, kind: str) -> str | None:
+        return kind if self._had_its_time else None
 
     def _connect(self, name: str, alternatives: int, now_s: float) -> list[Command]:
         """Go to this node, which may take its share of the time that is left, so that the others get theirs."""

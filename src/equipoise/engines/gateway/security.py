@@ -16,37 +16,38 @@ from equipoise.plan.model import NodeTls, Tls
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """The contexts of one service; None where it is plain, or where no file could ever be used."""
+    """The contexts of one service; None where it is plain, or where no file could be used: `problem` says why."""
 
     to_clients: ssl.SSLContext | None = None
     to_nodes: ssl.SSLContext | None = None
+    problem: str | None = None
 
 
-def secured(task: ServiceTask, before: Security, told: ServiceTask | None) -> tuple[Security, str | None]:
+def secured(task: ServiceTask, before: Security, told: ServiceTask | None) -> Security:
     """Return a service's contexts, and in words what could not be made anew.
 
     Args:
         task: What the service is to be.
         before: What it has.
-        told: What it was, or None; where its TLS stays the same, so do the contexts.  One that could not be made is
-            tried again.
+        told: What it was, or None; where its TLS stays the same, so do the contexts, unless there was a problem: then
+            both are tried again.
     """
     security, problems = before, []
-    if told is None or told.tls != task.tls or (task.tls is not None and before.to_clients is None):
+    if told is None or told.tls != task.tls or before.problem:
         kept = before.to_clients if told is not None and _only_renewed(told.tls, task.tls) else None
         try:
             security = replace(security, to_clients=_to_clients(task))
         except EquipoiseError as error:
             security = replace(security, to_clients=kept)
             problems.append(str(error) if kept else f"{error}; until then its clients of TLS are turned away")
-    if told is None or told.node_tls != task.node_tls or (task.node_tls is not None and before.to_nodes is None):
+    if told is None or told.node_tls != task.node_tls or before.problem:
         kept = before.to_nodes if told is not None and _only_renewed(told.node_tls, task.node_tls) else None
         try:
             security = replace(security, to_nodes=_to_nodes(task))
         except EquipoiseError as error:
             security = replace(security, to_nodes=kept)
             problems.append(str(error) if kept else f"{error}; until then its nodes are not called")
-    return security, "; ".join(problems) or None
+    return replace(security, problem="; ".join(problems) or None)
 
 
 def _only_renewed(told: Tls | NodeTls | None, now: Tls | NodeTls | None) -> bool:

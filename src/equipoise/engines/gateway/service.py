@@ -144,7 +144,9 @@ class Service:
             )
             for name, member in self.pool.members.items()
         }
-        return ServiceCounters(clients=len(self._associations), waiting=len(self._queue), nodes=nodes)
+        return ServiceCounters(
+            clients=len(self._associations), waiting=len(self._queue), nodes=nodes, problem=self.security.problem
+        )
 
     # What its reception asks of it: see reception.Host
 

@@ -87,7 +87,8 @@ class Worker:
             for name, service in answer.services.items()
             for node, count in service.nodes.items()
         }
-        return Observation(nodes, {name: service.clients for name, service in answer.services.items()})
+        problems = {name: service.problem for name, service in answer.services.items() if service.problem}
+        return Observation(nodes, {name: service.clients for name, service in answer.services.items()}, problems)
 
     async def answers(self) -> bool:
         """Say whether it still does."""

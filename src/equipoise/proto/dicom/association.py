@@ -2,7 +2,7 @@
 
 Everything else of a request passes as it came: items that this module does not know, user identity, their order.
 Source: DICOM PS3.8 sections 9.3.2 and 9.3.3 (the PDUs), annex D.1 (maximum length); PS3.7 annex D.3.3.3 (asynchronous
-operations window), D.3.3.4 (role selection).
+operations window), D.3.3.4 (role selection); PS3.5 section 9.1 (length of a UID).
 """
 
 import struct
@@ -23,6 +23,7 @@ _ITEM = struct.Struct(">BxH")
 _U32 = struct.Struct(">I")
 _CALLED, _CALLING = slice(4, 20), slice(20, 36)
 _TITLE_BYTES = 16
+_UID_BYTES = 64  # PS3.5 section 9.1 and table 6.2-1: padding is counted, and 64 is even, so that it needs none
 _APPLICATION, _CONTEXT_RQ, _CONTEXT_AC, _ABSTRACT, _TRANSFER, _USER = 0x10, 0x20, 0x21, 0x30, 0x40, 0x50
 _MAX_LENGTH, _IMPLEMENTATION_CLASS, _ASYNC_WINDOW, _ROLES, _IMPLEMENTATION_VERSION = 0x51, 0x52, 0x53, 0x54, 0x55
 
@@ -265,13 +266,21 @@ def _context_id(body: bytes, start: int, end: int) -> int:
 def _check_context(body: bytes, start: int, end: int) -> int:
     """Return the id of a proposal that is whole.  Raises: PduError."""
     number = _context_id(body, start, end)
-    kinds = [kind for kind, _, _ in _items(body, start + 4, end)]
+    items = _items(body, start + 4, end)
+    kinds = [kind for kind, _, _ in items]
     abstract, transfer = kinds.count(_ABSTRACT), kinds.count(_TRANSFER)
     if abstract != 1 or not transfer:
         raise _invalid(
             f"presentation context {number} has {abstract} abstract and {transfer} transfer syntaxes, "
             "it needs one and at least one"
         )
+    for kind, first, last in items:
+        if last - first > _UID_BYTES and kind in (_ABSTRACT, _TRANSFER):
+            # Passed on it costs the time of every node: DCMTK answers with silence.
+            what = "abstract" if kind == _ABSTRACT else "transfer"
+            raise _invalid(
+                f"presentation context {number}: {what} syntax of {last - first} bytes, a UID has at most {_UID_BYTES}"
+            )
     return number
 
 
@@ -282,7 +291,7 @@ def _context(body: bytes, start: int, end: int) -> PresentationContext:
 
 
 def _uid(field: bytes) -> str:
-    return ae_text(field[:64])  # PS3.5 section 9.1: at most 64 characters
+    return ae_text(field[:_UID_BYTES])
 
 
 def _role_selection(value: bytes) -> RoleSelection:

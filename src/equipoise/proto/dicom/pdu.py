@@ -145,7 +145,7 @@ def parse_type(code: int) -> PduType:
     """Return the type that a PDU's first byte means.  Raises: PduError."""
     kind = _TYPES.get(code)
     if kind is None:
-        hint = _OTHER_PROTOCOLS.get(code, "")
+        hint = _OTHER_PROTOCOLS.get(code, ", so this is not DICOM")
         raise PduError(f"PDU type 0x{code:02X} is not one of 0x01 to 0x07{hint}", AbortReason.UNRECOGNIZED_PDU)
     return kind
 
