@@ -25,7 +25,7 @@ QUESTION = "What do routes, least_work and passive health cost?"
 ON, OFF = "all three", "none"
 TARGET = 3.0  # per cent
 SETTLE_S = 0.05  # events of what has just ended are written behind it, and would be counted against the other
-FULL = Effort(rounds=200, seconds=0.35, reject_pairs=0)
+FULL = Effort(rounds=120, seconds=0.35, reject_pairs=0)
 QUICK = Effort(rounds=12, seconds=0.25, reject_pairs=0)
 CONTENDERS = {
     OFF: partial(contenders.equipoise, name="off", template="sites/overhead_off.yaml"),

@@ -48,7 +48,7 @@ class Effort:
     offered: float = 0.8  # a busy hour; beyond 1 no balancer keeps up
 
 
-FULL = Effort(repetitions=5, seconds=20)
+FULL = Effort(repetitions=3, seconds=20)
 QUICK = Effort(repetitions=1, seconds=6)
 
 

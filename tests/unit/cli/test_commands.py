@@ -40,7 +40,7 @@ def test_status_says_what_is_wrong_first_and_what_to_do(api: RunningApi, equipoi
     assert "mr/a is down: connection refused" in lines[2]
     assert "ct is DEGRADED" in result.stdout
     assert "`equipoise node enable ct/a`" in result.stdout
-    assert "ask it by hand: `equipoise probe tcp 10.0.0.11:104`" in result.stdout
+    assert "ask it by hand, with the settings under health: `equipoise probe tcp 10.0.0.11:104`" in result.stdout
     table = result.stdout[result.stdout.index("node") :]
     assert table.count("refused") == 40  # twice, whole: with what is wrong, and in the table
 
