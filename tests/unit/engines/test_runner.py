@@ -105,8 +105,8 @@ def _runs(pid: int) -> bool:
 def run(directory: Path, scene: Callable[[Engine], Awaitable[None]], **pool: Any) -> None:
     async def play() -> None:
         engine = Engine(directory)
-        await engine.start(**pool)
         try:
+            await engine.start(**pool)
             async with asyncio.timeout(60):
                 await scene(engine)
         finally:
