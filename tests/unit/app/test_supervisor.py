@@ -148,13 +148,6 @@ def test_a_gateway_that_dies_while_a_file_is_spoiled_has_it_again_when_it_is_who
 ) -> None:
     """The same content comes back, so the plan is the same, and still the gateway needs to be told."""
     monkeypatch.setattr(module, "_LOOK_AT_FACTS_EVERY_S", OFTEN_S)
-    looks: list[Inputs] = []
-
-    async def counted(inputs: Inputs, now_s: float) -> tuple[Inputs, ConfigError | None]:
-        looks.append(inputs)
-        return await look_again(inputs, now_s)
-
-    monkeypatch.setattr(module, "look_again", counted)
 
     async def scene(instance: Instance) -> None:
         first = await instance.shown()

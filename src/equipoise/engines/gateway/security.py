@@ -6,6 +6,7 @@ long as the settings do.  Under new settings it would be too weak: TLS that cann
 """
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from equipoise.base.errors import EquipoiseError
@@ -32,22 +33,26 @@ def secured(task: ServiceTask, before: Security, told: ServiceTask | None) -> Se
         told: What it was, or None; where its TLS stays the same, so do the contexts, unless there was a problem: then
             both are tried again.
     """
-    security, problems = before, []
+    to_clients, to_nodes, problems = before.to_clients, before.to_nodes, []
     if told is None or told.tls != task.tls or before.problem:
-        kept = before.to_clients if told is not None and _only_renewed(told.tls, task.tls) else None
-        try:
-            security = replace(security, to_clients=_to_clients(task))
-        except EquipoiseError as error:
-            security = replace(security, to_clients=kept)
-            problems.append(str(error) if kept else f"{error}; until then its clients of TLS are turned away")
+        kept = to_clients if told is not None and _only_renewed(told.tls, task.tls) else None
+        to_clients, problem = _tried(_to_clients, task, kept, "its clients of TLS are turned away")
+        problems.append(problem)
     if told is None or told.node_tls != task.node_tls or before.problem:
-        kept = before.to_nodes if told is not None and _only_renewed(told.node_tls, task.node_tls) else None
-        try:
-            security = replace(security, to_nodes=_to_nodes(task))
-        except EquipoiseError as error:
-            security = replace(security, to_nodes=kept)
-            problems.append(str(error) if kept else f"{error}; until then its nodes are not called")
-    return replace(security, problem="; ".join(problems) or None)
+        kept = to_nodes if told is not None and _only_renewed(told.node_tls, task.node_tls) else None
+        to_nodes, problem = _tried(_to_nodes, task, kept, "its nodes are not called")
+        problems.append(problem)
+    return Security(to_clients, to_nodes, "; ".join(filter(None, problems)) or None)
+
+
+def _tried(
+    make: Callable[[ServiceTask], ssl.SSLContext | None], task: ServiceTask, kept: ssl.SSLContext | None, without: str
+) -> tuple[ssl.SSLContext | None, str | None]:
+    """Return a context, or the one that is kept and why it could not be made; `without` says what follows from none."""
+    try:
+        return make(task), None
+    except EquipoiseError as error:
+        return kept, str(error) if kept else f"{error}; until then {without}"
 
 
 def _only_renewed(told: Tls | NodeTls | None, now: Tls | NodeTls | None) -> bool:

@@ -97,7 +97,7 @@ class Queue:
         self._serve_again = False
         for source in list(self._sources):
             if self._serve_source(source):
-                return self._serve_again
+                break
         return self._serve_again
 
     def _serve_source(self, source: str) -> bool:
