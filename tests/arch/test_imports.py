@@ -35,7 +35,7 @@ HOMES = {
     "rich": r"cli\..*",
     "subprocess": r"base\.processes",
     "cryptography": r"base\.certificates",
-    "h11": r"health\.checks\.http",
+    "h11": r"health\.web",
 }
 
 

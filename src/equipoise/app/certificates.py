@@ -17,6 +17,7 @@ from equipoise.base.errors import EquipoiseError, Problem
 from equipoise.base.tls import Certificate, CertificateFileError, client_context, read_certificates, server_context
 from equipoise.config import models
 from equipoise.config.loading import Document
+from equipoise.config.tree import Path
 from equipoise.plan.compile import files_of
 from equipoise.plan.model import Plan, Service
 from equipoise.state.events import EXPIRING_DAYS, CertificateExpired, CertificateExpiring
@@ -50,9 +51,9 @@ class Spoiled:
 def spoiled(document: Document) -> list[Spoiled]:
     """Return what is wrong with the files that services name."""
     return [
-        Spoiled(document.problem(str(error), "services", name, key, setting), files_of(getattr(service, key)))
+        Spoiled(document.problem(str(error), "services", name, *path), files_of(getattr(service, str(path[0]))))
         for name, service in document.site.services.items()
-        for key, setting, error in _unusable(service)
+        for path, error in _unusable(service)
     ]
 
 
@@ -60,15 +61,25 @@ def ended(document: Document, changed: Collection[str], now_s: float) -> list[Sp
     """Return which files that have changed hold a certificate of ours that has ended: the old one may be good still."""
     found = []
     for name, service in document.site.services.items():
-        for key, tls in (("tls", service.tls), ("node_tls", service.node_tls)):
-            if tls is None or tls.cert is None or tls.cert not in changed:
+        for path, cert, paths in _own_certificates(service):
+            if cert not in changed:
                 continue
             with suppress(CertificateFileError):  # that is `spoiled`
-                ends_s = read_certificates(tls.cert)[0].not_after_s
+                ends_s = read_certificates(cert)[0].not_after_s
                 if ends_s <= now_s:
-                    message = f"the certificate in {tls.cert} ended on {rfc3339(ends_s)}; have another one issued"
-                    found.append(Spoiled(document.problem(message, "services", name, key, "cert"), files_of(tls)))
+                    message = f"the certificate in {cert} ended on {rfc3339(ends_s)}; have another one issued"
+                    found.append(Spoiled(document.problem(message, "services", name, *path, "cert"), paths))
     return found
+
+
+def _own_certificates(service: models.Service) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
+    """Yield the keys that lead to each certificate of ours, its file, and all files that are used together with it."""
+    for key, tls in (("tls", service.tls), ("node_tls", service.node_tls)):
+        if tls is not None and tls.cert is not None:
+            yield (key,), tls.cert, files_of(tls)
+    if service.tls is not None:
+        for number, each in enumerate(service.tls.more_certificates):
+            yield ("tls", "more_certificates", number), each.cert, files_of(service.tls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,25 +151,28 @@ def _fingerprint(path: str) -> str:
         return ""
 
 
-def _unusable(service: models.Service) -> Iterator[tuple[str, str, EquipoiseError]]:
-    """Yield the two keys that lead to each setting whose file cannot be used, and why."""
-    for key, build in _contexts(service):
+def _unusable(service: models.Service) -> Iterator[tuple[Path, EquipoiseError]]:
+    """Yield the keys that lead to each setting whose file cannot be used, and why."""
+    for path, build in _contexts(service):
         try:
             build()
         except CertificateFileError as error:
-            yield key, "client_ca" if (key, error.setting) == ("tls", "ca") else error.setting, error
+            setting = "client_ca" if (path, error.setting) == (("tls",), "ca") else error.setting
+            yield (*path, setting), error
 
 
-def _contexts(service: models.Service) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield what builds a context, one for our own certificate and one for authorities, so that both are looked at."""
+def _contexts(service: models.Service) -> Iterator[tuple[Path, Callable[[], object]]]:
+    """Yield what builds a context, one for each certificate of ours and one for authorities, so that all are seen."""
     if (tls := service.tls) is not None:
-        own = partial(server_context, cert=tls.cert, key=tls.key, client_ca=None, min_version=tls.min_version)
-        yield "tls", own
-        yield "tls", partial(_authorities, tls.client_ca)
+        own = partial(server_context, client_ca=None, min_version=tls.min_version)
+        yield ("tls",), partial(own, cert=tls.cert, key=tls.key)
+        for number, each in enumerate(tls.more_certificates):
+            yield ("tls", "more_certificates", number), partial(own, cert=each.cert, key=each.key)
+        yield ("tls",), partial(_authorities, tls.client_ca)
     if (to_nodes := service.node_tls) is not None:
         nobody = partial(client_context, ca=None, verify="none", min_version=to_nodes.min_version)
-        yield "node_tls", partial(nobody, cert=to_nodes.cert, key=to_nodes.key)
-        yield "node_tls", partial(_authorities, to_nodes.ca)
+        yield ("node_tls",), partial(nobody, cert=to_nodes.cert, key=to_nodes.key)
+        yield ("node_tls",), partial(_authorities, to_nodes.ca)
 
 
 def _authorities(path: str | None) -> None:
@@ -169,6 +183,8 @@ def _certificate_files(service: Service) -> Iterator[tuple[str, str]]:
     named: list[tuple[str, str | None]] = []
     if service.tls is not None:
         named += [("tls.cert", service.tls.cert), ("tls.client_ca", service.tls.client_ca)]
+        more = enumerate(service.tls.more_certificates)
+        named += [(f"tls.more_certificates.{number}.cert", each.cert) for number, each in more]
     if service.node_tls is not None:
         named += [("node_tls.ca", service.node_tls.ca), ("node_tls.cert", service.node_tls.cert)]
     return ((key, path) for key, path in named if path is not None)

@@ -94,14 +94,16 @@ def _state(usable: list[str], down: list[str], missing: list[str]) -> tuple[str,
 
 
 def _node(node: Node, state: NodeState, count: NodeCount, known: Known | None) -> dict[str, Any]:
+    is_refused = state.state == "up" and count.refused is not None  # both checks must agree
     return {
         "address": node.address,
-        "state": state.state,
+        "state": "down" if is_refused else state.state,
         "weight": state.weight,
         "connections": count.connections,
         "bytes_in": count.bytes_in,
         "bytes_out": count.bytes_out,
         "rested": count.rested,
+        "refused": count.refused,
         "check": _check(known),
     }
 

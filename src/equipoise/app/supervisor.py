@@ -15,6 +15,7 @@ from equipoise import __version__
 from equipoise.app.certificates import CertificateState, Expiries, problems, watch
 from equipoise.app.converge import converge
 from equipoise.app.document import DocumentStore
+from equipoise.app.engines import Engines
 from equipoise.app.inputs import Inputs, look_again, read, read_to_start
 from equipoise.app.learned import LearnedFile
 from equipoise.app.nodes import NodeBook
@@ -25,9 +26,8 @@ from equipoise.base.clock import Clock
 from equipoise.base.errors import ConfigError, EngineError, EquipoiseError
 from equipoise.base.paths import Directories
 from equipoise.base.tasks import Tasks, forever
-from equipoise.engines.base import Engine
 from equipoise.engines.gateway.runner import GatewayEngine
-from equipoise.engines.gateway.sockets import is_local
+from equipoise.engines.sockets import is_local
 from equipoise.health.asking import Outcome
 from equipoise.health.catalogue import checks
 from equipoise.health.question import Question
@@ -84,7 +84,7 @@ class Supervisor:
         self._catalogue = catalogue()
         self._tasks = Tasks(self._task_failed)
         self._gateway = GatewayEngine(directories, self._tasks, clock, self._emit, journal.write)
-        self._engines: list[Engine[Any]] = [self._gateway]
+        self._engines = Engines([self._gateway])
         self._nodes = NodeBook(directories.state / "overrides.json")
         self._health = HealthRunner(checks(), self._tasks, clock, self._heard, random=SystemRandom())
         self._plan = _NO_PLAN
@@ -103,18 +103,18 @@ class Supervisor:
         inputs, unusable = await read_to_start(self._store.read(), str(self._store.path), self._catalogue, HostFacts())
         plan = inputs.compiled()
         try:
-            adopted = await self._gateway.adopt()
-            self._nodes.configure(plan, self._gateway.adopted_states, forget=False)
-            self._gateway.prepare(self._nodes.states())
-            await converge(plan, None, self._engines)
-        except EngineError:
+            self._nodes.configure(plan, await self._engines.adopt(), forget=False)
+            adopted = self._engines.adopted
+            self._engines.prepare(self._nodes.states())
+            await converge(plan, None, self._engines, inputs.document)
+        except EquipoiseError:
             await self.fail_to_start()
             raise
-        self._emit(SupervisorStarted(pid=os.getpid(), version=__version__, adopted=len(adopted)))
+        self._emit(SupervisorStarted(pid=os.getpid(), version=__version__, adopted=adopted))
         if unusable is not None:  # ADR 0007: after a restart of the machine the other services must not be down too
             self._emit(TaskHindered(task="files of TLS", reason=f"{unusable}; what needs them waits for better ones"))
         await self._in_force(plan, inputs)
-        self._tasks.spawn("watch", forever(_WATCH_EVERY_S, self._gateway.watch, self._task_failed))
+        self._tasks.spawn("watch", forever(_WATCH_EVERY_S, self._engines.watch, self._task_failed))
         self._tasks.spawn("facts", forever(_LOOK_AT_FACTS_EVERY_S, self._look_at_facts, self._task_failed))
         self._tasks.spawn(
             "certificates", forever(_LOOK_AT_CERTIFICATES_EVERY_S, self._look_at_certificates, self._task_failed)
@@ -125,7 +125,7 @@ class Supervisor:
     async def fail_to_start(self) -> None:
         """Leave the engines as they were found: those taken over serve on, those started now end."""
         await self._tasks.cancel_all()
-        await self._gateway.undo_start()
+        await self._engines.undo_start()
 
     @property
     def drain_timeout_s(self) -> float:
@@ -142,7 +142,7 @@ class Supervisor:
     async def leave(self, reason: str) -> None:
         """End alone: the engines serve on."""
         self._emit(SupervisorStopping(how="alone", reason=reason))
-        self._gateway.leave()
+        self._engines.leave()
         await self._tasks.cancel_all()
         await self._keep_learned()
 
@@ -151,13 +151,13 @@ class Supervisor:
         self._emit(SupervisorStopping(how="drain", reason=reason))
         self._stopping = True
         self._health.stop()
-        await self._gateway.stop(drain_s)
+        await self._engines.stop(drain_s)
         await self._tasks.cancel_all()
         await self._keep_learned()
 
     def hurry(self) -> None:
         """Have a stop that is under way end at once."""
-        self._gateway.hurry()
+        self._engines.hurry()
 
     # What the API asks: see api/ports.py
 
@@ -167,7 +167,7 @@ class Supervisor:
 
     async def status(self) -> dict[str, Any]:
         """Return how things stand."""
-        observed = await self._gateway.observe()
+        observed = await self._engines.observe()
         return status_document(self._plan, self._nodes, observed, self._absent, self._certificates)
 
     async def preview(self, document: str) -> Preview:
@@ -218,7 +218,7 @@ class Supervisor:
             inputs = await self._read(text, str(self._store.path))
             plan = guard(self._plan, inputs.compiled(), force)
             changes, running = diff(self._plan, plan), self._plan
-            await converge(plan, running, self._engines)
+            await converge(plan, running, self._engines, inputs.document)
             try:
                 if replace:
                     self._store.replace(text)
@@ -234,9 +234,12 @@ class Supervisor:
         if (problem := self._nodes.configure(plan, {}, forget=True)) is not None:
             self._emit(TaskHindered(task="overrides", reason=problem))
         self._health.set_targets(_targets(plan))
-        await self._tell_states()
+        try:
+            await self._tell_states()
+        except EngineError as error:  # the plan is in force all the same
+            self._emit(TaskHindered(task="node states", reason=str(error)))
         self._remember(plan)
-        self._emit(PlanApplied(plan=plan.digest, engines=tuple(e.name for e in self._engines), changes=len(changes)))
+        self._emit(PlanApplied(plan=plan.digest, engines=self._engines.names, changes=len(changes)))
         for warning in _unresolved_nodes(plan):
             self._emit(warning)
         await self._look_for_addresses()
@@ -270,7 +273,7 @@ class Supervisor:
         async with self._changing:
             if self._inputs is inputs:  # else another document came in the meantime, with its own facts
                 plan = now.compiled()
-                await converge(plan, self._plan, self._engines)
+                await converge(plan, self._plan, self._engines, now.document)
                 await self._in_force(plan, now)
 
     async def _may_be_mended(self, inputs: Inputs) -> bool:
@@ -331,9 +334,7 @@ class Supervisor:
 
     async def _tell_states(self) -> None:
         self._telling = False
-        states = self._nodes.states()
-        for engine in self._engines:
-            await engine.set_nodes(states)
+        await self._engines.set_nodes(self._nodes.states())
 
     # Events
 

@@ -147,16 +147,16 @@ def _said(problem: Problem) -> Iterable[str]:
 
 
 def _node_tls(check: "Check", settings: Mapping[str, str]) -> "NodeTls":
-    from equipoise.config import models
+    from equipoise.config import securing
     from equipoise.plan.model import NodeTls
 
-    return NodeTls(**dict(_checked(check, models.NodeTls, settings)), fingerprint="by hand")
+    return NodeTls(**dict(_checked(check, securing.NodeTls, settings)), fingerprint="by hand")
 
 
 def _tls_names() -> list[str]:
-    from equipoise.config import models
+    from equipoise.config import securing
 
-    return list(models.NodeTls.model_fields)
+    return list(securing.NodeTls.model_fields)
 
 
 def _options(arguments: list[str]) -> Iterable[tuple[str, str]]:

@@ -109,6 +109,10 @@ def _node_trouble(key: str, service: Document, node: Document, now_s: float) -> 
     if node["state"] != "down":
         return
     check = node["check"]
+    if refused := node.get("refused"):
+        yield f"{key} is refused by HAProxy's own check: {refused}"
+        if check is not None and check["ok"]:
+            return
     if check is None:
         yield f"{key} ({node['address']}) is down: not checked yet, or its name does not resolve"
     elif check["ok"]:

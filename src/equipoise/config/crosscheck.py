@@ -5,25 +5,18 @@ Each finding has the path of the value that is easiest to change.
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 from equipoise.base.units import format_duration
 from equipoise.config.base import CheckParams
 from equipoise.config.fields import IpAddress, numeric, split_port
-from equipoise.config.models import Listener, Route, Service, Site, nearest
+from equipoise.config.models import Listener, Route, Service, Site
+from equipoise.config.suited import Finding, unsuited
+from equipoise.config.words import nearest
 
 # Checks of one node never overlap: a timeout longer than the interval delays the next one, ten times make it a fiction.
 MOST_INTERVALS_IN_TIMEOUT = 10
 SHORTEST_INTERVAL_S = 0.1  # a node must not be worn out by its checks
 LONGEST_INTERVAL_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One rule that is broken, and where."""
-
-    path: tuple[str | int, ...]
-    message: str
 
 
 def findings(site: Site, written: Collection[str] = ()) -> Iterator[Finding]:
@@ -43,6 +36,7 @@ def findings(site: Site, written: Collection[str] = ()) -> Iterator[Finding]:
 
 
 def _service(service: Service) -> Iterator[Finding]:
+    yield from unsuited(service)
     yield from _needless_ports(service)
     yield from _pool(service)
     yield from _tls(service)
@@ -109,6 +103,8 @@ def _route(site: Site, service: Service, route: Route) -> Iterator[tuple[tuple[s
     target = site.services.get(route.to)
     if target is None:
         yield ("to",), f"there is no service {route.to!r}; {nearest(route.to, site.services)}"
+    elif target.protocol != service.protocol:
+        yield ("to",), f"the service {route.to!r} speaks {target.protocol}, and this one {service.protocol}"
     elif not target.nodes:
         yield ("to",), f"the service {route.to!r} has no nodes; name one that has, since routes do not lead on"
     elif _asks_everybody(target) and not _asks_everybody(service):

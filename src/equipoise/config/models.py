@@ -6,22 +6,17 @@ not known here: they are handed in as a catalogue, and `site_model` builds the m
 Source: the timers are those of DICOM PS3.8 section 9.1.4 (ARTIM) and ours; a reason stands beside each limit.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import GenericAlias
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import ConfigDict, Field, create_model
 
 from equipoise.config.base import CheckParams, Duration, DurationOrZero, Port, Size, Strict
 from equipoise.config.fields import (
     AeTitle,
     AeTitlePattern,
-    CertificateNamePattern,
     CidrText,
-    FilePath,
-    HostName,
     ListenAddress,
     Name,
     NodeAddress,
@@ -29,8 +24,11 @@ from equipoise.config.fields import (
     split_port,
 )
 from equipoise.config.health import health_field, named
+from equipoise.config.protocols import PROTOCOLS, Protocol
+from equipoise.config.securing import NodeTls, ProxyProtocol, SentOrBoth, Tls
+from equipoise.config.web import CookieName, Http, Timeouts
+from equipoise.config.words import one_or_more, word
 
-DICOM_PORT = 104  # PS3.8 section 9.1.1
 SERVICE_WORDS = ("store", "query", "retrieve", "worklist", "mpps", "commitment")
 
 Connections = Annotated[int, Field(ge=1, le=1_000_000)]  # beyond what one machine holds open
@@ -44,42 +42,6 @@ class Catalogue:
     balances: frozenset[str]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a sentence that proposes the known word nearest to `word`, or lists all of them."""
-    words = sorted(known)
-    if close := difflib.get_close_matches(word, words, n=1, cutoff=0.6):
-        return f"did you mean {close[0]!r}?"
-    return f"known here: {', '.join(words)}"
-
-
-def _word(known: Iterable[str], later: Iterable[str] = (), refused: Mapping[str, str] | None = None) -> tuple[Any, Any]:
-    """Return what makes a text one of `known`; `later` and `refused` get a sentence of their own."""
-    words = sorted(known)
-
-    def check(text: str) -> str:
-        if text in words:
-            return text
-        if text in (refused or {}):
-            raise ValueError(f"{text!r} {(refused or {})[text]}")
-        if text in later:
-            raise ValueError(f"{text!r} comes with a later version; this one can do {', '.join(words)}")
-        raise ValueError(f"{text!r} is not known; {nearest(text, words)}")
-
-    return AfterValidator(check), WithJsonSchema({"type": "string", "enum": words})
-
-
-def _one_or_more(item: Any) -> BeforeValidator:
-    return BeforeValidator(_as_list, json_schema_input_type=item | GenericAlias(list, (item,)))
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _sent_version(value: object) -> object:
-    return {"send": value} if isinstance(value, str) else value
-
-
 class Listener(NamedTuple):
     """One socket of a service; `entry` is the place of its address in `listen`."""
 
@@ -88,14 +50,7 @@ class Listener(NamedTuple):
     entry: int
 
 
-ServiceWord = Annotated[str, *_word(SERVICE_WORDS)]
-TlsVersion = Annotated[
-    str,
-    *_word(
-        ("1.2", "1.3"),
-        refused=dict.fromkeys(("1.0", "1.1"), "is broken and refused by BCP 195 (RFC 8996); write 1.2 or 1.3"),
-    ),
-]
+ServiceWord = Annotated[str, *word(SERVICE_WORDS)]
 
 
 class Node(Strict):
@@ -106,7 +61,8 @@ class Node(Strict):
     weight: Annotated[int, Field(ge=0, le=256)] = 100
     """Its share beside the other nodes; 0 takes no new associations."""
     max_connections: Connections | None = None
-    """Associations open at once; more wait, or go to other nodes.  No limit of its own by default."""
+    """Associations, connections or, with HTTP, requests open at once; more wait, or go to other nodes.  No limit of its
+    own by default."""
     backup: bool = False
     """Takes work only while no node that is not a backup can."""
 
@@ -114,16 +70,19 @@ class Node(Strict):
 class Persistence(Strict):
     """How a client finds the node again that it had before."""
 
-    by: Annotated[
-        str,
-        *_word(
-            ("none", "source_ip", "calling_ae"),
-            refused={"cookie": "is for web browsers, a DICOM association has no cookies; use source_ip or calling_ae"},
-        ),
-    ] = "none"
-    """What a client is known by: nothing, its IP address, or its calling AE title."""
+    by: Annotated[str, *word(("none", "source_ip", "calling_ae", "cookie"))] | None = None
+    """What a client is known by: nothing, its IP address, its calling AE title, or a cookie.  By default `cookie` for
+    `http` and `https`, whose `fallback` is the IP address; `source_ip` for `https` that is passed through; `none`
+    elsewhere."""
     ttl: Duration = 1800.0
-    """How long a node is remembered, from the start of the client's last association."""
+    """How long a node is remembered, from the start of the client's last association or request."""
+    fallback: Annotated[str, *word(("none", "source_ip"))] = "source_ip"
+    """With `cookie`: what a client without one is known by."""
+    cookie: CookieName = "EQUIPOISE"
+    """With `cookie`: its name."""
+    same_site: Annotated[str, *word(("lax", "strict", "none"))] = "lax"
+    """With `cookie`: whether browsers send it from pages of other sites; `none` for a viewer within another site's
+    frame, which needs TLS."""
     mask: Annotated[int, Field(ge=1, le=32)] = 32
     """With `source_ip`: IPv4 clients that share so many leading bits share a node."""
     mask6: Annotated[int, Field(ge=1, le=128)] = 64
@@ -137,9 +96,9 @@ class Dicom(Strict):
         "replay": "an association whose node dies ends with an abort, and the sender sends again",
         "shared_store": "it goes together with replay, which comes then",
     }
-    called_ae_allow: Annotated[tuple[AeTitlePattern, ...], _one_or_more(AeTitlePattern)] = ()
+    called_ae_allow: Annotated[tuple[AeTitlePattern, ...], one_or_more(AeTitlePattern)] = ()
     """Called AE titles that are let in; `*` stands for any text, `?` for one character.  Empty: every title."""
-    calling_ae_allow: Annotated[tuple[AeTitlePattern, ...], _one_or_more(AeTitlePattern)] = ()
+    calling_ae_allow: Annotated[tuple[AeTitlePattern, ...], one_or_more(AeTitlePattern)] = ()
     """Calling AE titles that are let in, written likewise.  Empty: every title."""
     node_called_ae: AeTitle | None = None
     """The called AE title that nodes are given instead of the sender's.  By default it is passed on as it came."""
@@ -162,62 +121,17 @@ class Route(Strict):
 
     model_config = ConfigDict(title="Route")
 
-    called_ae: Annotated[tuple[AeTitlePattern, ...], _one_or_more(AeTitlePattern)] = ()
+    called_ae: Annotated[tuple[AeTitlePattern, ...], one_or_more(AeTitlePattern)] = ()
     """Called AE titles; `*` stands for any text, `?` for one character."""
-    calling_ae: Annotated[tuple[AeTitlePattern, ...], _one_or_more(AeTitlePattern)] = ()
+    calling_ae: Annotated[tuple[AeTitlePattern, ...], one_or_more(AeTitlePattern)] = ()
     """Calling AE titles, written likewise."""
-    service: Annotated[tuple[ServiceWord, ...], _one_or_more(ServiceWord)] = ()
+    service: Annotated[tuple[ServiceWord, ...], one_or_more(ServiceWord)] = ()
     """What is asked for, read from the presentation contexts: `store`, `query`, `retrieve`, `worklist`, `mpps`,
     `commitment`."""
-    from_: Annotated[tuple[CidrText, ...], _one_or_more(CidrText), Field(alias="from")] = ()
+    from_: Annotated[tuple[CidrText, ...], one_or_more(CidrText), Field(alias="from")] = ()
     """Networks that the client is in."""
     to: Name
     """The service whose pool takes the association: its nodes, balance, persistence, limits and health."""
-
-
-class Tls(Strict):
-    """TLS to senders, by the rules of BCP 195 (DICOM PS3.15 annex B.12): TLS 1.2 and 1.3."""
-
-    cert: FilePath
-    """PEM file with the certificate of this balancer, and behind it those that lead to the authority."""
-    key: FilePath | None = None
-    """PEM file with its private key; by default it stands in `cert` too."""
-    client_ca: FilePath | None = None
-    """PEM file of the authorities whose client certificates are let in.  Without it none is asked for."""
-    client_names: Annotated[tuple[CertificateNamePattern, ...], _one_or_more(CertificateNamePattern)] = ()
-    """Names of which a client's certificate must have one, as its common name, a host name or an address; `*` stands
-    for any text, `?` for one character, upper and lower case are the same.  Empty: any certificate of `client_ca`."""
-    min_version: TlsVersion = "1.2"
-    """The oldest version of TLS that is spoken: `1.2` or `1.3`."""
-    ports: Annotated[tuple[Port, ...], _one_or_more(Port)] = ()
-    """Those of the service's ports that speak TLS; the others stay plain, for old modalities.  Empty: all."""
-
-
-class NodeTls(Strict):
-    """TLS to nodes, and to their checks."""
-
-    ca: FilePath | None = None
-    """PEM file of the authorities that nodes' certificates are checked with.  By default the system's."""
-    verify: Annotated[str, *_word(("name", "authority", "none"))] = "name"
-    """`name`: certificate of a known authority, for the node's name or address; `authority`: whatever its name;
-    `none`: any certificate, which protects against listeners but not against impostors."""
-    server_name: HostName | None = None
-    """The name that nodes' certificates are for, where it is not what `address` says."""
-    cert: FilePath | None = None
-    """PEM file with the certificate that this balancer shows to nodes which ask for one."""
-    key: FilePath | None = None
-    """PEM file with its private key; by default it stands in `cert` too."""
-    min_version: TlsVersion = "1.2"
-    """The oldest version of TLS that is spoken: `1.2` or `1.3`."""
-
-
-class ProxyProtocol(Strict):
-    """The PROXY protocol: a line in front of the traffic that says who the client is."""
-
-    send: Annotated[str, *_word(("none", "v1", "v2"))] = "none"
-    """What nodes are sent; they must expect it."""
-    accept: bool = False
-    """Whether clients come through another balancer that sends it; `allow_from` then names that balancer alone."""
 
 
 class PassiveHealth(Strict):
@@ -244,22 +158,21 @@ class Service(Strict):
     """One virtual service: addresses, ports, a protocol and a pool of nodes."""
 
     LATER: ClassVar[Mapping[str, str]] = {
-        "on_down": "what is open on a node that is down goes on until it ends",
-        "timeouts": "those of DICOM stand under dicom",
-        "hl7": "this version carries dicom",
-        "http": "this version carries dicom",
+        "hl7": "until then HL7 goes through tcp, connection by connection",
     }
-    protocol: Annotated[str, *_word(("dicom",), later=("hl7", "http", "https", "dicomweb", "xds", "fhir", "tcp"))]
-    """What the service speaks."""
-    mode: Annotated[str, *_word(("l7_snat",), later=("l4_dr", "l4_nat"))] = "l7_snat"
+    protocol: Annotated[str, *word(PROTOCOLS, later=LATER)]
+    """What the service speaks.  `https` without `tls` is passed through to nodes as it is."""
+    mode: Annotated[str, *word(("l7_snat",), later=("l4_dr", "l4_nat"))] = "l7_snat"
     """How traffic travels: `l7_snat` ends the client's connection here and opens another one to the node."""
-    listen: Annotated[tuple[ListenAddress, ...], _one_or_more(ListenAddress)] = ()
+    listen: Annotated[tuple[ListenAddress, ...], one_or_more(ListenAddress)] = ()
     """One address of this balancer, or a list: `ADDRESS`, `ADDRESS:PORT`; IPv6 in quotes, `'[IPv6]:PORT'`.  A service
     that only routes of others lead to has none."""
-    ports: Annotated[tuple[Port, ...], Field(min_length=1), _one_or_more(Port)] = (DICOM_PORT,)
-    """The ports of every address in `listen` that names none."""
-    balance: str
-    """How a node is picked for a new association."""
+    ports: Annotated[tuple[Port, ...], Field(min_length=1), one_or_more(Port)] | None = None
+    """The ports of every address in `listen` that names none.  By default 104 for `dicom`, 80 for `http`, 443 for
+    `https`, 17035 for `xds`, and for `dicomweb` and `fhir` 80, with `tls` 443."""
+    balance: str | None = None
+    """How a node is picked for new work.  By default `least_work` for `dicom`, `round_robin` for `xds` and `fhir`,
+    `least_connections` for the others."""
     persistence: Persistence = Persistence()
     """How a client finds the node again that it had before."""
     health: CheckParams
@@ -273,14 +186,12 @@ class Service(Strict):
     """TLS to senders.  By default connections are plain."""
     node_tls: NodeTls | None = None
     """TLS to nodes.  By default connections are plain."""
-    proxy_protocol: Annotated[
-        ProxyProtocol, BeforeValidator(_sent_version, json_schema_input_type=str | ProxyProtocol)
-    ] = ProxyProtocol()
+    proxy_protocol: SentOrBoth = ProxyProtocol()
     """The PROXY protocol: `v1` or `v2` is what nodes are sent."""
-    allow_from: Annotated[tuple[CidrText, ...], _one_or_more(CidrText)] = ()
+    allow_from: Annotated[tuple[CidrText, ...], one_or_more(CidrText)] = ()
     """Networks whose clients are let in.  Empty: all."""
     max_connections: Connections | None = None
-    """Associations open at once, over all nodes; more wait.  No limit by default."""
+    """Associations or connections open at once, over all nodes; more wait.  No limit by default."""
     max_per_source: Connections | None = None
     """Connections open at once from one IP address; more are rejected.  No limit by default."""
     slow_start: DurationOrZero = 30.0
@@ -288,11 +199,47 @@ class Service(Strict):
     passive_health: PassiveHealth = PassiveHealth()
     """When a node is rested for failures in its traffic."""
     queue_wait: Duration = 5.0
-    """How long an association waits for a node below its limit before it is rejected."""
+    """How long an association, request or connection waits for a node below its limit before it is turned away."""
     source_address: SourceAddress | None = None
     """The address that nodes are called from, where this machine has several."""
+    on_down: Literal["keep", "cut"] = "keep"
+    """What is open on a node that goes down: `keep` lets it go on to its end, `cut` ends it at once."""
+    timeouts: Timeouts = Timeouts()
+    """How long peers may take; those of DICOM stand under `dicom`."""
+    http: Http = Http()
+    """What is particular to HTTP."""
     dicom: Dicom = Dicom()
     """What is particular to DICOM."""
+
+    @property
+    def traits(self) -> Protocol:
+        """Return what the protocol brings along."""
+        return PROTOCOLS[self.protocol]
+
+    @property
+    def is_passed_through(self) -> bool:
+        """Return whether TLS ends at the nodes, so that nothing of what is said is seen here."""
+        return self.protocol == "https" and self.tls is None
+
+    @property
+    def reads_http(self) -> bool:
+        """Return whether HTTP is read here, request by request."""
+        return self.traits.reads_http and not self.is_passed_through
+
+    @property
+    def known_by(self) -> str:
+        """Return what a client is known by: as written, else what is usual for the protocol."""
+        return self.persistence.by or ("source_ip" if self.is_passed_through else self.traits.persistence)
+
+    @property
+    def picked_by(self) -> str:
+        """Return how a node is picked: as written, else what is usual for the protocol."""
+        return self.balance or self.traits.balance
+
+    @property
+    def default_ports(self) -> tuple[int, ...]:
+        """Return the ports of addresses that name none."""
+        return self.ports or (self.traits.tls_ports if self.tls else self.traits.ports)
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -300,7 +247,7 @@ class Service(Strict):
         found = []
         for entry, text in enumerate(self.listen):
             host, port = split_port(text)
-            found += [Listener(host, number, entry) for number in ((port,) if port else self.ports)]
+            found += [Listener(host, number, entry) for number in ((port,) if port else self.default_ports)]
         return tuple(found)
 
     @property
@@ -314,7 +261,6 @@ class Site(Strict):
     """The whole document."""
 
     LATER: ClassVar[Mapping[str, str]] = {
-        "use": "write the services of the template out under services",
         "network": "bring the addresses up yourself; a service whose address is missing waits for it",
         "api": "the API is a Unix socket in the runtime directory",
         "cluster": "this version runs on one machine",
@@ -329,27 +275,14 @@ class Site(Strict):
     """How long open associations may go on when everything is told to stop."""
 
 
-def default_balance(protocol: str, balances: frozenset[str]) -> str:
-    """Return how nodes are picked where the document does not say.
-
-    Associations differ in size by a factor of a thousand, so for DICOM the bytes still to come say more than a count.
-    """
-    return "least_work" if protocol == "dicom" and "least_work" in balances else "least_connections"
-
-
 def site_model(catalogue: Catalogue) -> type[Site]:
     """Return the model of a site for these checks and balances."""
-    balance: Any = Annotated[str, *_word(catalogue.balances)]
+    balance: Any = Annotated[str, *word(catalogue.balances)]
     service = create_model(
         "Service",
         __base__=Service,
         __doc__=Service.__doc__,
-        balance=(
-            balance,
-            Field(
-                default_balance("dicom", catalogue.balances), description=Service.model_fields["balance"].description
-            ),
-        ),
+        balance=(balance | None, Field(None, description=Service.model_fields["balance"].description)),
         health=health_field(catalogue.checks, Service.model_fields["health"].description),
     )
     services: Any = Annotated[dict[Name, service], Field(min_length=1)]

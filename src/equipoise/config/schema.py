@@ -71,10 +71,13 @@ _KEY_OF = {
     "Persistence": "services.NAME.persistence",
     "Route": "services.NAME.routes",
     "Tls": "services.NAME.tls",
+    "CertificateFile": "services.NAME.tls.more_certificates",
     "NodeTls": "services.NAME.node_tls",
     "ProxyProtocol": "services.NAME.proxy_protocol",
     "PassiveHealth": "services.NAME.passive_health",
     "Dicom": "services.NAME.dicom",
+    "Timeouts": "services.NAME.timeouts",
+    "Http": "services.NAME.http",
 }
 _INTRODUCTION = """# Configuration: `site.yaml`
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from equipoise.base.units import format_duration, format_size, parse_duration, parse_size
-from equipoise.config.models import nearest
+from equipoise.config.words import nearest
 
 _SHOWN_CHARACTERS = 60
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from equipoise.plan.model import Plan
-from equipoise.plan.states import NodeStates
+from equipoise.plan.states import NodeState, NodeStates
 
 Artifact = TypeVar("Artifact")
 
@@ -14,7 +14,9 @@ Artifact = TypeVar("Artifact")
 class NodeCount:
     """What an engine counted at one node.  Bytes in came from clients, bytes out from the node.
 
-    `rested` says why the engine gives it no new work for a while, or is None.
+    Attributes:
+        rested: Why the engine gives it no new work for a while, after failures in its traffic; or None.
+        refused: Why the engine gives it no new work by a check of its own; or None.
     """
 
     connections: int = 0
@@ -22,6 +24,7 @@ class NodeCount:
     bytes_in: int = 0
     bytes_out: int = 0
     rested: str | None = None
+    refused: str | None = None
 
     def __add__(self, other: "NodeCount") -> "NodeCount":
         return NodeCount(
@@ -30,6 +33,7 @@ class NodeCount:
             self.bytes_in + other.bytes_in,
             self.bytes_out + other.bytes_out,
             self.rested or other.rested,
+            self.refused or other.refused,
         )
 
 
@@ -57,15 +61,28 @@ class Observation:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an engine would not take a plan, and the keys of the document that lead to the value it minds."""
+
+    message: str
+    path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.path)}: {self.message}" if self.path else self.message
+
+
 class Engine(Protocol[Artifact]):
-    """What carries traffic."""
+    """What carries traffic, in processes of its own that outlive the supervisor."""
 
     name: str
+
+    # What it does
 
     def render(self, plan: Plan) -> Artifact:
         """Say what the plan means here.  Pure: the same plan gives the same bytes."""
 
-    async def check(self, artifact: Artifact) -> list[str]:
+    async def check(self, artifact: Artifact) -> list[Refusal]:
         """Return what would be refused.  Changes nothing."""
 
     async def apply(self, artifact: Artifact) -> None:
@@ -76,3 +93,30 @@ class Engine(Protocol[Artifact]):
 
     async def observe(self) -> Observation:
         """Read counters and the real state."""
+
+    # How it lives
+
+    async def adopt(self) -> Mapping[str, NodeState]:
+        """Take over what serves already; return the node states that it has.  Raises: EngineError."""
+
+    @property
+    def adopted(self) -> int:
+        """How many processes were taken over."""
+
+    def prepare(self, states: NodeStates) -> None:
+        """Have these node states ready for the first plan, telling nobody yet."""
+
+    async def undo_start(self) -> None:
+        """End what was started, leave alone what was adopted."""
+
+    async def watch(self) -> None:
+        """Look whether what should run runs, and mend it.  Called every few seconds."""
+
+    def leave(self) -> None:
+        """Let go: the processes serve on, and wait for the next supervisor."""
+
+    async def stop(self, drain_s: float) -> None:
+        """Let open work go on for so long, end the rest, and every process."""
+
+    def hurry(self) -> None:
+        """Have a stop that is under way end at once."""

@@ -13,14 +13,17 @@ from typing import Any
 import msgspec
 
 from equipoise.base.errors import EquipoiseError
-from equipoise.config import models
+from equipoise.config import models, securing, web
 from equipoise.config.base import CheckParams
 from equipoise.config.fields import numeric, split_port
 from equipoise.config.parts import restored
+from equipoise.config.protocols import HALF_A_DAY_S
 from equipoise.plan.inputs import HostFacts
 from equipoise.plan.model import (
+    CertificateFile,
     Dicom,
     Endpoint,
+    Http,
     Node,
     NodeTls,
     PassiveHealth,
@@ -29,11 +32,11 @@ from equipoise.plan.model import (
     ProxyProtocol,
     Route,
     Service,
+    Timeouts,
     Tls,
 )
 
 _DIGEST_DIGITS = 12
-_ENGINES = {("dicom", "l7_snat"): "gateway"}
 
 
 def names_to_resolve(site: models.Site) -> frozenset[str]:
@@ -48,10 +51,14 @@ def files_to_read(site: models.Site) -> frozenset[str]:
     return frozenset(path for each in keys for path in files_of(each))
 
 
-def files_of(tls: models.Tls | models.NodeTls) -> tuple[str, ...]:
+def files_of(tls: securing.Tls | securing.NodeTls) -> tuple[str, ...]:
     """Return the files that these settings name."""
-    ca = tls.client_ca if isinstance(tls, models.Tls) else tls.ca
-    return tuple(path for path in (tls.cert, tls.key, ca) if path is not None)
+    if isinstance(tls, securing.NodeTls):
+        named: tuple[str | None, ...] = (tls.cert, tls.key, tls.ca)
+    else:
+        more = (path for each in tls.more_certificates for path in (each.cert, each.key))
+        named = (tls.cert, tls.key, tls.client_ca, *more)
+    return tuple(path for path in named if path is not None)
 
 
 def compile_plan(site: models.Site, facts: HostFacts) -> Plan:
@@ -77,10 +84,10 @@ def _service(name: str, service: models.Service, facts: HostFacts) -> Service:
         name=name,
         protocol=service.protocol,
         mode=service.mode,
-        engine=_ENGINES[service.protocol, service.mode],
+        engine=service.traits.engine,
         listen=tuple(Endpoint(listener.host, listener.port) for listener in service.listeners),
-        balance=service.balance,
-        persistence=_persistence(service.persistence),
+        balance=service.picked_by,
+        persistence=_persistence(service),
         health=params,
         check=check,
         nodes=tuple(_node(node_name, node, facts) for node_name, node in service.nodes.items()),
@@ -96,6 +103,10 @@ def _service(name: str, service: models.Service, facts: HostFacts) -> Service:
         node_tls=_node_tls(service.node_tls, facts) if service.node_tls is not None else None,
         proxy_protocol=ProxyProtocol(send=service.proxy_protocol.send, accept=service.proxy_protocol.accept),
         dicom=_dicom(service.dicom),
+        reads_http=service.reads_http,
+        on_down=service.on_down,
+        timeouts=_timeouts(service),
+        http=_http(service.http),
     )
 
 
@@ -118,7 +129,7 @@ def _route(route: models.Route) -> Route:
     )
 
 
-def _tls(tls: models.Tls, facts: HostFacts) -> Tls:
+def _tls(tls: securing.Tls, facts: HostFacts) -> Tls:
     return Tls(
         cert=tls.cert,
         key=tls.key,
@@ -126,11 +137,12 @@ def _tls(tls: models.Tls, facts: HostFacts) -> Tls:
         min_version=tls.min_version,
         ports=tls.ports,
         client_names=tls.client_names,
+        more_certificates=tuple(CertificateFile(each.cert, each.key) for each in tls.more_certificates),
         fingerprint=_fingerprint(tls, facts),
     )
 
 
-def _node_tls(tls: models.NodeTls, facts: HostFacts) -> NodeTls:
+def _node_tls(tls: securing.NodeTls, facts: HostFacts) -> NodeTls:
     return NodeTls(
         ca=tls.ca,
         verify=tls.verify,
@@ -142,7 +154,7 @@ def _node_tls(tls: models.NodeTls, facts: HostFacts) -> NodeTls:
     )
 
 
-def _fingerprint(tls: models.Tls | models.NodeTls, facts: HostFacts) -> str:
+def _fingerprint(tls: securing.Tls | securing.NodeTls, facts: HostFacts) -> str:
     content = "|".join(facts.files.get(path, "") for path in files_of(tls))
     return hashlib.sha256(content.encode()).hexdigest()[:_DIGEST_DIGITS]
 
@@ -160,8 +172,34 @@ def _node(name: str, node: models.Node, facts: HostFacts) -> Node:
     )
 
 
-def _persistence(persistence: models.Persistence) -> Persistence:
-    return Persistence(by=persistence.by, ttl_s=persistence.ttl, mask=persistence.mask, mask6=persistence.mask6)
+def _persistence(service: models.Service) -> Persistence:
+    kept, by = service.persistence, service.known_by
+    plain = Persistence(by=by, ttl_s=kept.ttl, mask=kept.mask, mask6=kept.mask6)
+    if by != "cookie":
+        return plain
+    return replace(plain, fallback=kept.fallback, cookie=kept.cookie, same_site=kept.same_site)
+
+
+def _timeouts(service: models.Service) -> Timeouts:
+    given = service.timeouts
+    usual_s = HALF_A_DAY_S if service.is_passed_through else service.traits.idle_s
+    return Timeouts(
+        connect_s=given.connect,
+        request_s=given.request,
+        idle_s=given.idle or usual_s,
+        stall_s=given.stall,
+        response_s=given.response,
+        tunnel_s=given.tunnel,
+    )
+
+
+def _http(http: web.Http) -> Http:
+    return Http(
+        redirect_to_https=http.redirect_to_https,
+        hsts_s=http.hsts,
+        trust_forwarded=http.trust_forwarded,
+        retry_after_s=http.retry_after,
+    )
 
 
 def _dicom(dicom: models.Dicom) -> Dicom:

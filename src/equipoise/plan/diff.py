@@ -13,6 +13,7 @@ from equipoise.config.base import CheckParams
 from equipoise.config.parts import PARTS_KEY, Part, parts_of
 from equipoise.plan.model import (
     Dicom,
+    Http,
     Node,
     NodeTls,
     PassiveHealth,
@@ -21,6 +22,7 @@ from equipoise.plan.model import (
     ProxyProtocol,
     Route,
     Service,
+    Timeouts,
     Tls,
 )
 
@@ -32,9 +34,9 @@ class What(StrEnum):
 
 
 _Shown = tuple[Any, str]  # a value, and its text for people
-_Values = Plan | Service | Persistence | Dicom | Node | Tls | NodeTls | ProxyProtocol | PassiveHealth
-_PARTS = ("persistence", "tls", "node_tls", "proxy_protocol", "passive_health", "dicom")
-_SHOWN_OTHERWISE = ("digest", "services", "name", "health", "check", "nodes", "routes", *_PARTS)
+_Values = Plan | Service | Persistence | Dicom | Node | Tls | NodeTls | ProxyProtocol | PassiveHealth | Timeouts | Http
+_PARTS = ("persistence", "tls", "node_tls", "proxy_protocol", "passive_health", "timeouts", "http", "dicom")
+_SHOWN_OTHERWISE = ("digest", "services", "name", "health", "check", "nodes", "routes", "reads_http", *_PARTS)
 _KEYS = {"gateway_workers": "gateway.workers", "fingerprint": "content of the files"}
 _SIGNS = {What.ADD: "+", What.REMOVE: "-", What.CHANGE: "~"}
 

@@ -42,12 +42,18 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
-    """How a client keeps its node: `by` is none, source_ip, calling_ae or cookie; masks are prefix lengths."""
+    """How a client keeps its node: `by` is none, source_ip, calling_ae or cookie; masks are prefix lengths.
+
+    With a cookie, `fallback` is none or source_ip, `cookie` its name and `same_site` lax, strict or none.
+    """
 
     by: str
     ttl_s: float
     mask: int
     mask6: int
+    fallback: str = "none"
+    cookie: str = ""
+    same_site: str = "lax"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +72,21 @@ class Dicom:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateFile:
+    """A file with a certificate, and one with its key; None where the key stands in the same."""
+
+    cert: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tls:
     """TLS to senders.  `fingerprint` stands for what the files held when the plan was made.
 
     Attributes:
         ports: Those of the service that speak TLS; empty means all.
         client_names: Patterns, of which one fits a name of the client's certificate; empty means any certificate.
+        more_certificates: Shown to clients that name the host they are for.
     """
 
     cert: str
@@ -81,6 +96,7 @@ class Tls:
     ports: tuple[int, ...]
     fingerprint: str
     client_names: tuple[str, ...] = ()
+    more_certificates: tuple[CertificateFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +147,34 @@ class PassiveHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class Http:
+    """What is particular to a service whose HTTP is read; `hsts_s` None means that browsers are told nothing."""
+
+    redirect_to_https: bool = False
+    hsts_s: float | None = None
+    trust_forwarded: tuple[str, ...] = ()
+    retry_after_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long peers of a service that HAProxy carries may take."""
+
+    connect_s: float = 2.0
+    request_s: float = 10.0
+    idle_s: float = 60.0
+    stall_s: float = 300.0
+    response_s: float = 600.0
+    tunnel_s: float = 43200.0
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
-    """One virtual service, whole."""
+    """One virtual service, whole.
+
+    Attributes:
+        reads_http: Whether requests are read one by one; else bytes, associations or TLS pass as they are.
+    """
 
     name: str
     protocol: str
@@ -156,6 +198,10 @@ class Service:
     tls: Tls | None = None
     node_tls: NodeTls | None = None
     proxy_protocol: ProxyProtocol = ProxyProtocol()
+    reads_http: bool = False
+    on_down: str = "keep"
+    timeouts: Timeouts = Timeouts()
+    http: Http = Http()
 
     def node(self, name: str) -> Node | None:
         """Return the node of that name."""

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from equipoise.app.converge import converge
-from equipoise.base.errors import EngineError
-from equipoise.engines.base import Observation
+from equipoise.app.wiring import catalogue
+from equipoise.base.errors import ConfigError, EngineError
+from equipoise.config.loading import load
+from equipoise.engines.base import Observation, Refusal
 from equipoise.plan.model import Plan
-from equipoise.plan.states import NodeStates
+from equipoise.plan.states import NodeState, NodeStates
 
 
 def plan(digest: str) -> Plan:
@@ -17,6 +19,14 @@ def plan(digest: str) -> Plan:
 
 
 OLD, NEW = plan("old"), plan("new")
+SITE = """site: x
+services:
+  ct:
+    protocol: dicom
+    mode: l7_snat
+    listen: 127.0.0.1
+    nodes: {a: {address: 127.0.0.2}}
+"""
 
 
 class Engine:
@@ -30,8 +40,10 @@ class Engine:
     def render(self, plan: Plan) -> str:
         return plan.digest
 
-    async def check(self, artifact: str) -> list[str]:
-        return [f"{self.name} does not like it", "nor this"] if artifact in self._refuses else []
+    async def check(self, artifact: str) -> list[Refusal]:
+        if artifact not in self._refuses:
+            return []
+        return [Refusal(f"{self.name} does not like it", ("services", "ct", "mode")), Refusal("nor this")]
 
     async def apply(self, artifact: str) -> None:
         if artifact in self._fails:
@@ -42,6 +54,23 @@ class Engine:
 
     async def observe(self) -> Observation:
         return Observation()
+
+    adopted = 0
+
+    async def adopt(self) -> dict[str, NodeState]:
+        return {}
+
+    def prepare(self, states: NodeStates) -> None: ...
+
+    async def undo_start(self) -> None: ...
+
+    async def watch(self) -> None: ...
+
+    def leave(self) -> None: ...
+
+    async def stop(self, drain_s: float) -> None: ...
+
+    def hurry(self) -> None: ...
 
 
 def turn(*engines: Engine, running: Plan | None = OLD) -> None:
@@ -62,8 +91,18 @@ def test_all_serve_it() -> None:
 
 def test_what_one_refuses_changes_none() -> None:
     engines = Engine("one"), Engine("two", refuses=["new"])
-    assert str(failure(*engines)) == "two does not like it; nor this"
+    assert str(failure(*engines)) == "services.ct.mode: two does not like it; nor this"
     assert [engine.serves for engine in engines] == [["old"], ["old"]]
+
+
+def test_what_is_refused_is_told_at_its_place_in_the_document() -> None:
+    document = load(SITE, "site.yaml", catalogue())
+    with pytest.raises(ConfigError) as found:
+        asyncio.run(converge(NEW, OLD, [Engine("one", refuses=["new"])], document))
+    assert str(found.value).splitlines() == [
+        "site.yaml:5:11: services.ct.mode: one does not like it",
+        "site.yaml:1:1: nor this",
+    ]
 
 
 def test_when_one_fails_all_go_back() -> None:

@@ -11,7 +11,7 @@ from pydantic_core.core_schema import ErrorType
 
 from equipoise.base.errors import ConfigError
 from equipoise.config.loading import Document, load
-from equipoise.config.models import Catalogue, Site, default_balance
+from equipoise.config.models import Catalogue, Site
 from equipoise.config.sentences import sentence
 
 SITE = """\
@@ -44,18 +44,40 @@ def service_with(lines: str) -> str:
 def test_the_defaults_are_those_of_the_design(catalogue: Catalogue) -> None:
     site = load(SITE, "site.yaml", catalogue).site
     service = site.services["ct"]
-    assert (service.mode, service.ports, service.balance) == ("l7_snat", (104,), "least_connections")
-    assert (service.persistence.by, service.persistence.ttl, service.persistence.mask6) == ("none", 1800, 64)
+    assert (service.mode, service.ports, service.balance) == ("l7_snat", None, None)
+    assert (service.persistence.by, service.persistence.ttl, service.persistence.mask6) == (None, 1800, 64)
     assert service.check[0] == "tcp"
     assert (service.health.interval, service.health.timeout, service.health.rise, service.health.fall) == (5, 3, 2, 3)
     assert (service.queue_wait, service.dicom.max_associate, service.dicom.idle_timeout) == (5, 131072, 43200)
     assert (site.gateway.workers, site.drain_timeout) == (1, 30)
 
 
-def test_least_work_is_the_default_once_it_is_there(catalogue: Catalogue) -> None:
-    richer = Catalogue(catalogue.checks, catalogue.balances | {"least_work"})
-    assert load(SITE, "f", richer).site.services["ct"].balance == "least_work"
-    assert default_balance("dicom", frozenset()) == "least_connections"
+def test_what_a_document_leaves_out_follows_from_the_protocol(catalogue: Catalogue) -> None:
+    service = load(SITE, "site.yaml", catalogue).site.services["ct"]
+    assert (service.picked_by, service.known_by, service.default_ports) == ("least_work", "none", (104,))
+
+
+@pytest.mark.parametrize(
+    ("written", "picked_by", "known_by", "ports", "reads_http"),
+    [
+        ("http", "least_connections", "cookie", (80,), True),
+        ("https", "least_connections", "source_ip", (443,), False),
+        ("https\n    tls: {cert: /pki/web.pem}", "least_connections", "cookie", (443,), True),
+        ("dicomweb", "least_connections", "none", (80,), True),
+        ("dicomweb\n    tls: {cert: /pki/web.pem}", "least_connections", "none", (443,), True),
+        ("xds", "round_robin", "none", (17035,), True),
+        ("fhir", "round_robin", "none", (80,), True),
+        ("fhir\n    tls: {cert: /pki/web.pem}", "round_robin", "none", (443,), True),
+        ("tcp\n    ports: 6661", "least_connections", "none", (6661,), False),
+    ],
+)
+def test_each_protocol_brings_its_own(
+    catalogue: Catalogue, written: str, picked_by: str, known_by: str, ports: tuple[int, ...], reads_http: bool
+) -> None:
+    service = load(SITE.replace("dicom", written), "site.yaml", catalogue).site.services["ct"]
+    assert (service.picked_by, service.known_by, service.default_ports) == (picked_by, known_by, ports)
+    assert service.reads_http is reads_http
+    assert [listener.port for listener in service.listeners] == list(ports)
 
 
 def test_titles_are_the_text_as_written(catalogue: Catalogue) -> None:
@@ -104,7 +126,7 @@ def test_the_example_of_the_style_guide(catalogue: Catalogue) -> None:
     [
         ("balence: x", "site.yaml:9:5: services.ct.balence: unknown key; did you mean 'balance'?"),
         ("zzz: x", "site.yaml:9:5: services.ct.zzz: unknown key; known here: allow_from, balance,"),
-        ("timeouts: {}", "9:5: services.ct.timeouts: comes with a later version; for now, those of DICOM stand under"),
+        ("timeouts: {}", "9:15: services.ct.timeouts: those of DICOM stand under dicom; write them there"),
         ("tls: {}", "9:10: services.ct.tls.cert: missing, and it has no default; add it"),
         ("tls: {cert: a.pem}", "9:17: services.ct.tls.cert: 'a.pem' is not a whole path; write it from the root"),
         ("tls: {cert: /a, min_version: 1.0}", "tls.min_version: '1.0' is broken and refused by BCP 195"),
@@ -128,7 +150,7 @@ def test_the_example_of_the_style_guide(catalogue: Catalogue) -> None:
         ("passive_health: {failures: -1}", "passive_health.failures: '-1' is out of range; at least 0"),
         ("mode: l4_dr", "9:11: services.ct.mode: 'l4_dr' comes with a later version; this one can do l7_snat"),
         ("balance: least_conections", "'least_conections' is not known; did you mean 'least_connections'?"),
-        ("balance:", "9:5: services.ct.balance: has no value; write one, or leave the key out"),
+        ("mode:", "9:5: services.ct.mode: has no value; write one, or leave the key out"),
         ("ports: []", "9:12: services.ct.ports: has too few entries; at least 1 is needed"),
         ("ports: [104, x]", "9:18: services.ct.ports.1: 'x' is not a whole number"),
         ("ports: {a: 1}", "9:12: services.ct.ports: a mapping of keys is not a list; write [a, b]"),

@@ -284,7 +284,8 @@ def test_a_gateway_of_another_version_is_told_nothing_of_the_plan(
         engine.engine.leave()
         monkeypatch.setattr(runner, "__version__", "99.0")
         engine.engine = engine.another()
-        assert await engine.engine.adopt() == [old]
+        await engine.engine.adopt()
+        assert engine.engine.adopted == 1
         told: list[tuple[str, ...]] = []
         for process in engine.engine._all():
             monkeypatch.setattr(process, "tell", _noting(process.tell, told))

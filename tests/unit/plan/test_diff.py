@@ -109,7 +109,9 @@ def test_a_change_as_json() -> None:
     assert change.to_json() == {"path": "services.ct.nodes.a", "what": "add", "old": None, "new": "10.0.0.1"}
 
 
-def other_value(value: Any) -> Any:
+def other_value(value: Any, name: str = "") -> Any:
+    if name == "hsts_s":
+        return 86400.0
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
@@ -124,19 +126,25 @@ def other_value(value: Any) -> Any:
 def changed_plans() -> list[tuple[str, Plan]]:
     """Return, for every field of every value in a plan, the plan in which that field alone is different."""
     kept = ("name", "nodes", "services", "digest", "health", "persistence", "dicom", "routes", "tls", "node_tls")
+    kept += ("reads_http", "timeouts", "http")  # the first follows from protocol and tls
     plans: list[tuple[str, Plan]] = []
     for owner, put in (
         (PLAN, lambda each: each),
         (CT, lambda each: replace(PLAN, services=(each, PLAN.services[1]))),
         (CT.persistence, lambda each: with_service(persistence=each)),
         (CT.dicom, lambda each: with_service(dicom=each)),
+        (CT.timeouts, lambda each: with_service(timeouts=each)),
+        (CT.http, lambda each: with_service(http=each)),
         (CT.passive_health, lambda each: with_service(passive_health=each)),
         (CT.proxy_protocol, lambda each: with_service(proxy_protocol=each)),
         (NODES[0], lambda each: with_service(nodes=(each, *NODES[1:]))),
     ):
         for name in (field.name for field in fields(owner) if field.name not in kept):
             plans.append(
-                (f"{type(owner).__name__}.{name}", put(replace(owner, **{name: other_value(getattr(owner, name))})))
+                (
+                    f"{type(owner).__name__}.{name}",
+                    put(replace(owner, **{name: other_value(getattr(owner, name), name)})),
+                )
             )
     for name, value in CheckParams(port=104):
         plans.append((f"health.{name}", with_service(health=CheckParams.model_construct(**{name: other_value(value)}))))

@@ -9,7 +9,7 @@ from equipoise.app.doctor.facts import Listener, Lookup, Running, Source, Surrou
 from equipoise.base.clock import Clock
 from equipoise.base.errors import EngineError
 from equipoise.config.fields import numeric, split_port
-from equipoise.engines.gateway.sockets import check_listener, is_local
+from equipoise.engines.sockets import check_listener, is_local
 from equipoise.plan.model import Endpoint, Plan
 
 LOOKUPS_S = 2.0  # a resolver that does not answer takes half a minute for each name

@@ -6,7 +6,7 @@ process hold the listening sockets, so that none of them is missed when it dies.
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -16,13 +16,14 @@ from equipoise.base.clock import Clock
 from equipoise.base.errors import EngineError
 from equipoise.base.paths import Directories
 from equipoise.base.tasks import Tasks
-from equipoise.engines.base import Observation
+from equipoise.engines.base import Observation, Refusal
 from equipoise.engines.gateway import worker
 from equipoise.engines.gateway.channel import Channel
 from equipoise.engines.gateway.messages import Happened, Learned, Message, Serve, ServiceTask, SetNodes, Stop
 from equipoise.engines.gateway.render import Artifact, render
-from equipoise.engines.gateway.sockets import check_listener, open_listener
+from equipoise.engines.gateway.sockets import open_listener
 from equipoise.engines.gateway.worker import Worker
+from equipoise.engines.sockets import check_listener
 from equipoise.plan.model import Endpoint, Plan
 from equipoise.plan.states import NodeState, NodeStates
 from equipoise.state.events import Event, GatewayLost, GatewayReplaced, GatewayStarted
@@ -80,14 +81,14 @@ class GatewayEngine:
         """Say which worker has which services."""
         return render(plan)
 
-    async def check(self, artifact: Artifact) -> list[str]:
+    async def check(self, artifact: Artifact) -> list[Refusal]:
         """Return which sockets could not be opened."""
         problems = []
         for endpoint in sorted(_endpoints(artifact) - set(self._sockets)):
             try:
                 check_listener(endpoint)
             except EngineError as error:
-                problems.append(str(error))
+                problems.append(Refusal(str(error)))
         return problems
 
     async def apply(self, artifact: Artifact) -> None:
@@ -113,8 +114,8 @@ class GatewayEngine:
 
     # Life
 
-    async def adopt(self) -> list[int]:
-        """Take over the gateways that serve already; return their numbers.  Raises: EngineError."""
+    async def adopt(self) -> Mapping[str, NodeState]:
+        """Take over the gateways that serve already; return the node states that they have.  Raises: EngineError."""
         for path in sorted(self._directories.runtime.glob("gateway-*.sock")):
             try:
                 found = await worker.greet(path, self._clock, self._heard, self._lost)
@@ -139,12 +140,12 @@ class GatewayEngine:
                 self._outdated[process.number] = process
             else:
                 self._serving[process.number] = process
-        return [process.pid for process in self._all()]
+        return dict(self._states)
 
     @property
-    def adopted_states(self) -> dict[str, NodeState]:
-        """The node states that the adopted gateways have."""
-        return self._states
+    def adopted(self) -> int:
+        """How many gateways were taken over."""
+        return sum(process.adopted for process in self._all())
 
     def prepare(self, states: NodeStates) -> None:
         """Have these node states ready for the first plan, telling nobody yet."""

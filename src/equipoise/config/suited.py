@@ -1,0 +1,143 @@
+"""Rules between a service's protocol and its other keys: what one protocol can do and another cannot.
+
+Leaves out rules that hold for every protocol (`crosscheck.py`).  A key that would have no effect is refused, because
+who wrote it expects one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from equipoise.config.fields import numeric, split_port
+from equipoise.config.models import Service
+
+_DICOM_ONLY = ("dicom", "routes", "passive_health")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule that is broken, and where."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+def unsuited(service: Service) -> Iterator[Finding]:
+    """Yield every key of a service that its protocol can make nothing of."""
+    yield from _persistence(service)
+    if service.protocol == "dicom":
+        yield from _on_dicom(service)
+        return
+    yield from _not_dicom(service)
+    yield from _ports(service)
+    yield from _tls(service)
+    yield from _node_tls(service)
+    if not service.reads_http:
+        yield from _unread(service)
+    else:
+        yield from _http(service)
+
+
+def _spoken(service: Service) -> str:
+    return "https that is passed through (it has no tls)" if service.is_passed_through else service.protocol
+
+
+def _persistence(service: Service) -> Iterator[Finding]:
+    kept, by = service.persistence, service.known_by
+    if by == "cookie" and service.protocol == "dicom":
+        said = "'cookie' is for web browsers, a DICOM association has no cookies; use source_ip or calling_ae"
+        yield Finding(("persistence", "by"), said)
+    elif by == "cookie" and not service.reads_http:
+        said = f"'cookie' cannot be read in {_spoken(service)}; use source_ip"
+        yield Finding(("persistence", "by"), said)
+    elif by == "calling_ae" and service.protocol != "dicom":
+        said = f"'calling_ae' is a title of DICOM, {service.protocol} has none; use source_ip"
+        yield Finding(("persistence", "by"), said)
+    for key in ("fallback", "cookie", "same_site"):
+        if by != "cookie" and key in kept.model_fields_set:
+            yield Finding(("persistence", key), f"has no effect without `by: cookie`, and here it is {by}; take it out")
+    if by == "cookie" and kept.same_site == "none" and not _always_secure(service):
+        said = "browsers take `none` only together with TLS; add tls for all ports, or write lax"
+        yield Finding(("persistence", "same_site"), said)
+
+
+def _always_secure(service: Service) -> bool:
+    """Return whether browsers come with TLS alone, at once or when they are sent there."""
+    if service.tls is None:
+        return False
+    plain = {listener.port for listener in service.listeners} - set(service.tls.ports)
+    return not service.tls.ports or not plain or service.http.redirect_to_https
+
+
+def _on_dicom(service: Service) -> Iterator[Finding]:
+    if "timeouts" in service.model_fields_set:
+        yield Finding(("timeouts",), "those of DICOM stand under dicom; write them there")
+    if "http" in service.model_fields_set:
+        yield Finding(("http",), "has no effect: dicom is not HTTP; take it out")
+    if service.on_down == "cut":
+        said = "'cut' is for the other protocols; an association on a node that is down ends by itself or goes on"
+        yield Finding(("on_down",), said)
+    if service.tls and service.tls.more_certificates:
+        said = "DICOM clients name no host, so they are all shown cert; take it out, or give each its own service"
+        yield Finding(("tls", "more_certificates"), said)
+
+
+def _not_dicom(service: Service) -> Iterator[Finding]:
+    for key in _DICOM_ONLY:
+        if key in service.model_fields_set:
+            yield Finding((key,), f"has no effect: it is for DICOM, and this service speaks {service.protocol}")
+    if service.balance == "least_work":
+        said = "'least_work' weighs DICOM associations; write least_connections"
+        yield Finding(("balance",), said)
+    if not service.listen:
+        yield Finding(("listen",), "missing: nobody can reach this service; routes lead to dicom alone")
+
+
+def _ports(service: Service) -> Iterator[Finding]:
+    for entry, text in enumerate(service.listen):
+        if split_port(text)[1] is None and not service.default_ports:
+            said = f"{text!r} names no port, and {service.protocol} has no usual one; write ports, or ADDRESS:PORT"
+            yield Finding(("listen", entry), said)
+
+
+def _tls(service: Service) -> Iterator[Finding]:
+    if service.tls is None:
+        return
+    if service.protocol == "http":
+        yield Finding(("tls",), "has no effect: http is plain; write `protocol: https`")
+    if service.tls.client_names:
+        said = "is for dicom; here every certificate of client_ca is let in, so have an authority of your own for them"
+        yield Finding(("tls", "client_names"), said)
+
+
+def _node_tls(service: Service) -> Iterator[Finding]:
+    if service.node_tls is None:
+        return
+    if service.is_passed_through:
+        said = "has no effect: without tls, https is passed through to the nodes as it is; add tls, or take it out"
+        yield Finding(("node_tls",), said)
+    elif service.node_tls.verify == "name" and service.node_tls.server_name is None:
+        for name, node in service.nodes.items():
+            if numeric(split_port(node.address)[0]) is not None:
+                said = (
+                    f"'name' compares host names, and {node.address!r} (node {name!r}) is an address: write the name "
+                    "in its certificate as server_name, or the node's host name as its address, or `verify: authority`"
+                )
+                yield Finding(("node_tls", "verify"), said)
+                return
+
+
+def _unread(service: Service) -> Iterator[Finding]:
+    if "http" in service.model_fields_set:
+        yield Finding(("http",), f"has no effect: requests are not read in {_spoken(service)}; take it out")
+    for key in ("request", "stall", "response", "tunnel"):
+        if key in service.timeouts.model_fields_set:
+            said = f"has no effect: requests are not read in {_spoken(service)}; `idle` is the time for all silence"
+            yield Finding(("timeouts", key), said)
+
+
+def _http(service: Service) -> Iterator[Finding]:
+    if service.http.hsts is not None and service.tls is None:
+        yield Finding(("http", "hsts"), "has no effect: browsers heed it within TLS alone; add tls, or take it out")
+    if service.http.redirect_to_https and (service.tls is None or not service.tls.ports):
+        said = "there is no plain port to send from and one with TLS to send to; write tls, and tls.ports"
+        yield Finding(("http", "redirect_to_https"), said)
