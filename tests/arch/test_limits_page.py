@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from equipoise.base.units import format_duration, format_size
-from equipoise.config import models
+from equipoise.config import models, web
 from equipoise.config.base import CheckParams
 from tests.arch.repository import PACKAGE, ROOT
 
@@ -23,6 +23,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "services.NAME.persistence.": models.Persistence,
     "services.NAME.passive_health.": models.PassiveHealth,
     "services.NAME.health.": CheckParams,
+    "services.NAME.timeouts.": web.Timeouts,
+    "services.NAME.http.": web.Http,
 }
 MOST_CONNECTIONS = 1_000_000  # the bound by which a number of connections is known
 

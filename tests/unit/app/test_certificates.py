@@ -20,8 +20,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-def document(tls: str = "", node_tls: str = "") -> Document:
-    lines = ["site: general", "services:", "  pacs:", "    protocol: dicom", "    listen: 127.0.0.1"]
+def document(tls: str = "", node_tls: str = "", protocol: str = "dicom") -> Document:
+    lines = ["site: general", "services:", "  pacs:", f"    protocol: {protocol}", "    listen: 127.0.0.1"]
     lines += [f"    tls: {{{tls}}}"] if tls else []
     lines += [f"    node_tls: {{{node_tls}}}"] if node_tls else []
     lines += ["    nodes:", "      a: {address: '127.0.0.2:104'}"]
@@ -66,6 +66,17 @@ def test_each_file_that_cannot_be_used_has_its_place(authority: Authority, tmp_p
     assert "there is no such file" in found[0]
     assert "holds no certificate" in found[1]
     assert "holds no private key" in found[2]
+
+
+def test_certificates_for_other_names_are_looked_at_as_well(authority: Authority, tmp_path: Path) -> None:
+    own, other, missing = authority.issue("portal"), authority.issue("viewer"), tmp_path / "missing.pem"
+    good = f"cert: {own.both}, more_certificates: [{{cert: {other.both}}}]"
+    assert problems(document(good, protocol="https")) == []
+    bad = f"cert: {own.both}, more_certificates: [{{cert: {other.both}}}, {{cert: {other.cert}, key: {missing}}}]"
+    (problem,) = problems(document(bad, protocol="https"))
+    assert "services.pacs.tls.more_certificates.1.key: " in str(problem)
+    site = compile_plan(document(good, protocol="https").site, HostFacts())
+    assert [state.key for state in watch(site, NOW_S)] == ["tls.cert", "tls.more_certificates.0.cert"]
 
 
 def test_the_state_of_every_file_is_told(authority: Authority, tmp_path: Path) -> None:

@@ -141,3 +141,18 @@ def test_files_of_tls_are_shown_with_their_service(plan: Plan, book: NodeBook) -
     }
     assert "tls" not in shown["mwl"]
     assert "gone" not in shown
+
+
+def test_a_node_that_its_engine_refuses_is_down_though_our_check_passes(plan: Plan, book: NodeBook) -> None:
+    observed = Observation({"pacs/a": NodeCount(refused="connection refused")})
+    shown = services(plan, book, observed)["pacs"]
+    assert shown["nodes"]["a"]["state"] == "down"
+    assert shown["nodes"]["a"]["refused"] == "connection refused"
+    assert shown["nodes"]["a"]["check"]["ok"] is True
+    assert (shown["state"], shown["reason"]) == ("degraded", "down: a")
+
+
+def test_an_operators_word_stands_before_what_an_engine_refuses(plan: Plan, book: NodeBook) -> None:
+    book.override("pacs/a", "drain", None)
+    observed = Observation({"pacs/a": NodeCount(refused="connection refused")})
+    assert services(plan, book, observed)["pacs"]["nodes"]["a"]["state"] == "drain"

@@ -21,10 +21,12 @@ def render(plan: Plan) -> Artifact:
 
     Services that routes link share a worker, since a route leads to a pool of the same process.  Each such group goes
     to the worker that it prefers (rendezvous hashing) among those with room, the largest first, so that all get about
-    as many and adding or removing one service moves few others.
+    as many and adding or removing one service moves few others.  Without any service there is no worker.
     """
     services = {service.name: service for service in plan.services if service.engine == "gateway"}
-    room = -(-len(services) // plan.gateway_workers) if services else 0
+    if not services:
+        return Artifact(plan.digest, ())
+    room = -(-len(services) // plan.gateway_workers)
     workers: list[list[str]] = [[] for _ in range(plan.gateway_workers)]
     for group in sorted(_groups(services), key=lambda each: (-len(each), each)):
         preferred = sorted(range(plan.gateway_workers), key=lambda worker: _preference(group, worker))
