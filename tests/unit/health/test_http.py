@@ -14,7 +14,7 @@ from equipoise.health.checks.http import CHECK, Params
 from equipoise.health.runner import probe_once
 from tests.unit.health.conftest import Run
 from tests.unit.health.fake_peer import Script, serving
-from tests.unit.health.peers.http import answering, status
+from tests.unit.health.peers.http import answering, closing, status
 
 
 class _Page(BaseHTTPRequestHandler):
@@ -125,7 +125,16 @@ def test_the_request_names_the_node_and_closes(run: Run) -> None:
             True,
             "GET / answered 200",
         ),
-        (status("200 OK", "Transfer-Encoding: chunked") + b"zz\r\n", False, "no HTTP answer: "),
+        (
+            status("200 OK", "Transfer-Encoding: chunked") + b"3\r\nwel\r\nDOE^JOHN\r\n",
+            False,
+            "the HTTP answer broke off after 3 bytes of body; the node's log says why",
+        ),
+        (
+            status("200 OK", "Content-Length: 9") + b"w",
+            False,
+            "the HTTP answer broke off after 1 bytes of body; the node's log says why",
+        ),
         (status("200 OK", "X: " + "y" * 300_000), False, "no HTTP answer: "),
         (
             status("302 Moved", "Content-Length: 0", "Location: /a%1b[2J" + "x" * 500),
@@ -136,7 +145,7 @@ def test_the_request_names_the_node_and_closes(run: Run) -> None:
 )
 def test_what_bytes_mean(run: Run, answer: bytes, ok: bool, said: str) -> None:
     async def talk(script: Script) -> Outcome:
-        async with serving(script) as peer:
+        async with serving(closing(script)) as peer:
             return await asked(peer.port, method="GET", body="well")
 
     outcome = run(talk(answering(answer)))

@@ -18,6 +18,16 @@ def answering(answer: bytes) -> Script:
     return script
 
 
+def closing(script: Script) -> Script:
+    """Follow `script`, and close."""
+
+    async def then_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await script(reader, writer)
+        writer.write_eof()
+
+    return then_close
+
+
 def status(line: str, *headers: str) -> bytes:
     return "".join(f"{each}\r\n" for each in (f"HTTP/1.1 {line}", *headers, "")).encode()
 
@@ -38,3 +48,9 @@ SICK: Mapping[str, Script] = {
         status("101 Switching Protocols", "Upgrade: x", "Connection: upgrade")
     ),
 }
+
+
+def page(content: bytes, media_type: str = "text/html", line: str = "200 OK", *headers: str) -> bytes:
+    """An answer with a body."""
+    length = f"Content-Length: {len(content)}"
+    return status(line, f"Content-Type: {media_type}", length, *headers) + content
