@@ -21,12 +21,14 @@ from equipoise.app.learned import LearnedFile
 from equipoise.app.nodes import NodeBook
 from equipoise.app.offline import Preview
 from equipoise.app.snapshot import status_document
+from equipoise.app.unresolved import unresolved, unresolved_nodes
 from equipoise.app.wiring import catalogue
 from equipoise.base.clock import Clock
 from equipoise.base.errors import ConfigError, EngineError, EquipoiseError
 from equipoise.base.paths import Directories
 from equipoise.base.tasks import Tasks, forever
 from equipoise.engines.gateway.runner import GatewayEngine
+from equipoise.engines.haproxy.runner import HaproxyEngine
 from equipoise.engines.sockets import is_local
 from equipoise.health.asking import Outcome
 from equipoise.health.catalogue import checks
@@ -43,7 +45,6 @@ from equipoise.state.events import (
     ListenerWaiting,
     NodeDown,
     NodeOverride,
-    NodeUnresolved,
     NodeUp,
     PlanApplied,
     PlanRefused,
@@ -84,7 +85,7 @@ class Supervisor:
         self._catalogue = catalogue()
         self._tasks = Tasks(self._task_failed)
         self._gateway = GatewayEngine(directories, self._tasks, clock, self._emit, journal.write)
-        self._engines = Engines([self._gateway])
+        self._engines = Engines([self._gateway, HaproxyEngine(directories, self._tasks, clock, self._emit)])
         self._nodes = NodeBook(directories.state / "overrides.json")
         self._health = HealthRunner(checks(), self._tasks, clock, self._heard, random=SystemRandom())
         self._plan = _NO_PLAN
@@ -174,7 +175,7 @@ class Supervisor:
         """Say what `document` would change.  Raises: ConfigError."""
         inputs = await self._read(document, str(self._store.path))
         plan = inputs.compiled()
-        return Preview(plan.digest, diff(self._plan, plan), (*_unresolved(inputs, plan), *self._refusal(plan)))
+        return Preview(plan.digest, diff(self._plan, plan), (*unresolved(inputs, plan), *self._refusal(plan)))
 
     async def apply(self, document: str, *, force: bool) -> Preview:
         """Put `document` into force and in place of the old one.  Raises: EquipoiseError, with nothing changed."""
@@ -226,7 +227,7 @@ class Supervisor:
                 await converge(running, plan, self._engines)
                 raise
             await self._in_force(plan, inputs)
-            return Preview(plan.digest, changes, _unresolved(inputs, plan))
+            return Preview(plan.digest, changes, unresolved(inputs, plan))
 
     async def _in_force(self, plan: Plan, inputs: Inputs) -> None:
         """Follow up on a plan that every engine serves."""
@@ -240,7 +241,7 @@ class Supervisor:
             self._emit(TaskHindered(task="node states", reason=str(error)))
         self._remember(plan)
         self._emit(PlanApplied(plan=plan.digest, engines=self._engines.names, changes=len(changes)))
-        for warning in _unresolved_nodes(plan):
+        for warning in unresolved_nodes(plan):
             self._emit(warning)
         await self._look_for_addresses()
         await self._look_at_certificates()
@@ -368,33 +369,3 @@ def _targets(plan: Plan) -> list[Target]:
         for service in plan.services
         for node in service.nodes
     ]
-
-
-def _unresolved_nodes(plan: Plan) -> list[NodeUnresolved]:
-    return [
-        NodeUnresolved(
-            service=service.name,
-            node=node.name,
-            address=node.address,
-            reason="the name does not resolve; correct it, add it to DNS or /etc/hosts, or write the IP address",
-        )
-        for service in plan.services
-        for node in service.nodes
-        if node.host is None
-    ]
-
-
-def _unresolved(inputs: Inputs, plan: Plan) -> tuple[str, ...]:
-    return tuple(
-        str(
-            inputs.document.problem(
-                f"{event.address!r}: {event.reason}; until then the node takes no work",
-                "services",
-                event.service,
-                "nodes",
-                event.node,
-                "address",
-            )
-        )
-        for event in _unresolved_nodes(plan)
-    )

@@ -6,7 +6,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,6 +30,32 @@ def start_detached(
             start_new_session=True,
             env=None if environment is None else dict(environment),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended: its exit code, and both its outputs together."""
+
+    code: int
+    output: str
+
+
+def run_to_end(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]) -> Ended:
+    """Run a program that only looks at things, and wait for its end.  Raises: OSError, EquipoiseError when too late."""
+    try:
+        ended = subprocess.run(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            timeout=timeout_s,
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise EquipoiseError(f"{command[0]} did not end within {timeout_s:g} s") from None
+    return Ended(ended.returncode, ended.stdout.decode(errors="replace"))
 
 
 def start_closed(command: Sequence[str], output: int, environment: Mapping[str, str]) -> Process:
@@ -90,17 +117,17 @@ def _first_line(process: Process, timeout_s: float, log: Path) -> bytes:
 
 
 def is_alive(pid: int) -> bool:
-    """Say whether a process with this number exists and is not a zombie of ours."""
+    """Say whether a process with this number exists and has not ended: a zombie has, whoever its parent is."""
     try:
         if os.waitpid(pid, os.WNOHANG)[0] == pid:
             return False
     except ChildProcessError:
         pass  # not our child: taken over from an earlier supervisor
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
         return False
-    return True
+    return state not in "ZX"
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
@@ -109,6 +136,28 @@ def kill(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+def arguments(pid: int) -> tuple[str, ...]:
+    """Return the command line of a process; nothing where it is gone, has ended, or begins a program right now."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ()
+    return tuple(os.fsdecode(word) for word in line.split(b"\0")[:-1])
+
+
+def processes() -> Iterator[int]:
+    """Yield the number of every process of this machine."""
+    yield from (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+
+
+def session(pid: int) -> int | None:
+    """Return the session of a process, which is the number of the process that began it; None where it is gone."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
 
 
 def raise_file_limit() -> int:

@@ -112,6 +112,10 @@ def _tls(service: Service) -> Iterator[Finding]:
 def _node_tls(service: Service) -> Iterator[Finding]:
     if service.node_tls is None:
         return
+    name = service.node_tls.server_name
+    if name is not None and numeric(name) is not None:
+        said = f"{name!r} is an address, and HAProxy compares names alone; write a name of the nodes' certificates"
+        yield Finding(("node_tls", "server_name"), said)
     if service.is_passed_through:
         said = "has no effect: without tls, https is passed through to the nodes as it is; add tls, or take it out"
         yield Finding(("node_tls",), said)

@@ -102,6 +102,25 @@ class NodeRested(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRefused(Event):
+    """The engine's own check of a node fails, so it gets no new work, although ours says that it is up."""
+
+    kind: ClassVar[str] = "node.refused"
+    service: str
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeAccepted(Event):
+    """The engine's own check of a node passes again: both checks agree, and it takes work."""
+
+    kind: ClassVar[str] = "node.accepted"
+    service: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOverride(Event):
     """An operator changed a node: drain, disable, enable, or a weight."""
 
@@ -190,6 +209,34 @@ class GatewayLost(Event):
 
     kind: ClassVar[str] = "gateway.lost"
     worker: int
+    pid: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaproxyStarted(Event):
+    """HAProxy serves; `program` is the file that runs, `pid` its master process."""
+
+    kind: ClassVar[str] = "haproxy.started"
+    pid: int
+    version: str
+    program: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaproxyReloaded(Event):
+    """A new worker of HAProxy serves another configuration; what is open on the old one, `old_pid`, goes on there."""
+
+    kind: ClassVar[str] = "haproxy.reloaded"
+    pid: int
+    old_pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaproxyLost(Event):
+    """HAProxy ended by itself, or answers no more; callers are refused until it is started again."""
+
+    kind: ClassVar[str] = "haproxy.lost"
     pid: int
     reason: str
 

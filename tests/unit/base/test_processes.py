@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from equipoise.base.errors import EquipoiseError
-from equipoise.base.processes import is_alive, kill, start_detached, start_ready
+from equipoise.base.processes import (
+    arguments,
+    is_alive,
+    kill,
+    processes,
+    run_to_end,
+    session,
+    start_detached,
+    start_ready,
+)
 
 
 def test_a_detached_program_has_a_session_of_its_own_and_a_log(tmp_path: Path) -> None:
@@ -48,3 +57,24 @@ def test_a_program_that_does_not_get_ready_is_ended(tmp_path: Path, program: str
     pid = int(str(caught.value).split()[1])
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_program_that_looks_at_something_is_waited_for() -> None:
+    ended = run_to_end(["/bin/sh", "-c", "echo $WORD; echo bad >&2; exit 3"], 20, {"WORD": "hello"})
+    assert (ended.code, ended.output) == (3, "hello\nbad\n")
+    with pytest.raises(EquipoiseError, match=r"/bin/sleep did not end within 0\.2 s"):
+        run_to_end(["/bin/sleep", "60"], 0.2, {})
+
+
+def test_a_process_is_known_by_its_command_line(tmp_path: Path) -> None:
+    process = start_detached(["/bin/sleep", "60"], tmp_path / "log")
+    deadline = time.monotonic() + 10
+    while not arguments(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.001)  # it is on its way from our program to its own
+    assert arguments(process.pid) == ("/bin/sleep", "60")
+    assert process.pid in set(processes())
+    assert session(process.pid) == process.pid
+    process.kill()
+    process.wait(20)
+    assert arguments(process.pid) == ()
+    assert session(process.pid) is None

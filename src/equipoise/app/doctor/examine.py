@@ -36,7 +36,7 @@ def examine(site: Path | None, running: Running | None, directories: Directories
     machine = gather_machine(directories, running)
     findings = [first, *judge_machine(machine, running)]
     if plan is not None:
-        orphaned = running is None and machine.gateways > 0
+        orphaned = running is None and machine.engines > 0
         findings += judge_site(plan, machine, gather_site(plan, running, clock, orphaned=orphaned))
         findings += judge_certificates(gather_certificates(plan), clock.wall())
     return tuple(findings)

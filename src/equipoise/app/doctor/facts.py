@@ -106,7 +106,7 @@ class Machine:
     Attributes:
         user: Who asks, by name or number.
         capabilities: The effective ones, as a bit mask.
-        gateways: Gateways of this instance that listen for a supervisor.
+        engines: Gateways, and HAProxy, of this instance that listen for a supervisor.
         longest_socket_path: Of those that will be in the runtime directory, in bytes.
     """
 
@@ -117,7 +117,7 @@ class Machine:
     kernel: Kernel
     runtime: Directory
     state: Directory
-    gateways: int
+    engines: int
     longest_socket_path: int
     software: Software
 
@@ -158,12 +158,26 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
+class Haproxy:
+    """The HAProxy that would be started: its file and version; else why there is none."""
+
+    path: str = ""
+    version: str = ""
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a site finds on this machine."""
+    """What a site finds on this machine.
+
+    Attributes:
+        haproxy: Which HAProxy there is for its services; None where none needs it.
+    """
 
     listeners: tuple[Listener, ...]
     sources: tuple[Source, ...]
     lookups: tuple[Lookup, ...]
+    haproxy: Haproxy | None = None
 
 
 @dataclass(frozen=True, slots=True)

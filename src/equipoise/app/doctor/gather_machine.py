@@ -14,6 +14,7 @@ from pathlib import Path
 
 from equipoise.app.doctor.facts import ClockState, Conntrack, Directory, FileLimit, Kernel, Machine, Running, Software
 from equipoise.base.paths import Directories
+from equipoise.engines.haproxy.artifact import MASTER_SOCKET
 
 _UNSYNCHRONISED = 0x40  # STA_UNSYNC of linux/timex.h
 _KEEPERS = {  # `comm` has 15 characters
@@ -52,7 +53,7 @@ def gather_machine(directories: Directories, running: Running | None, proc: Path
         kernel=kernel(proc),
         runtime=directory(directories.runtime, "EQUIPOISE_RUNTIME_DIR"),
         state=directory(directories.state, "EQUIPOISE_STATE_DIR"),
-        gateways=listening_gateways(proc, directories.runtime),
+        engines=listening_engines(proc, directories.runtime),
         longest_socket_path=len(os.fsencode(directories.runtime / _GATEWAY_SOCKET)),
         software=Software(
             sys.version_info[:3], ssl.OPENSSL_VERSION, ssl.OPENSSL_VERSION_INFO[:3], tls_1_3=ssl.HAS_TLSv1_3
@@ -168,14 +169,15 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def listening_gateways(proc: Path, runtime: Path) -> int:
-    """Return how many gateways of this runtime directory listen; asking the kernel disturbs none of them."""
+def listening_engines(proc: Path, runtime: Path) -> int:
+    """Return how many gateways, and HAProxy, of this runtime directory listen; asking the kernel disturbs none."""
     found = 0
     for line in _text(proc / "net/unix").splitlines()[1:]:
         fields = line.split(maxsplit=7)
         if len(fields) == 8 and int(fields[3], 16) & _LISTENING:
             path = Path(fields[7])
-            found += path.parent == runtime and path.name.startswith("gateway-")
+            is_gateway = path.parent == runtime and path.name.startswith("gateway-")
+            found += is_gateway or path == runtime / "haproxy" / MASTER_SOCKET
     return found
 
 

@@ -1,14 +1,16 @@
 """Look at what a site asks of this machine: sockets, addresses, names.  Opens each socket for a moment, keeps none."""
 
+import os
 import socket
 from collections.abc import Iterator
 from functools import partial
 
 from equipoise.app.doctor.deadline import Answer, answers_within
-from equipoise.app.doctor.facts import Listener, Lookup, Running, Source, Surroundings
+from equipoise.app.doctor.facts import Haproxy, Listener, Lookup, Running, Source, Surroundings
 from equipoise.base.clock import Clock
 from equipoise.base.errors import EngineError
 from equipoise.config.fields import numeric, split_port
+from equipoise.engines.haproxy.program import find_program
 from equipoise.engines.sockets import check_listener, is_local
 from equipoise.plan.model import Endpoint, Plan
 
@@ -16,12 +18,21 @@ LOOKUPS_S = 2.0  # a resolver that does not answer takes half a minute for each 
 
 
 def gather_site(plan: Plan, running: Running | None, clock: Clock, *, orphaned: bool) -> Surroundings:
-    """Return what this site finds here; `orphaned` gateways hold its sockets without a supervisor."""
+    """Return what this site finds here; `orphaned` engines hold its sockets without a supervisor."""
     return Surroundings(
         listeners=tuple(_listener(endpoint, running, orphaned=orphaned) for endpoint in _endpoints(plan)),
         sources=tuple(Source(address, where, is_local(address)) for where, address in _sources(plan)),
         lookups=look_up(host_names(plan), clock),
+        haproxy=_haproxy() if any(service.engine == "haproxy" for service in plan.services) else None,
     )
+
+
+def _haproxy() -> Haproxy:
+    try:
+        program = find_program(os.environ)
+    except EngineError as error:
+        return Haproxy(missing=str(error))
+    return Haproxy(program.path, program.version)
 
 
 def _endpoints(plan: Plan) -> list[Endpoint]:

@@ -45,9 +45,9 @@ def _supervisor(machine: Machine, running: Running | None) -> Finding:
     if machine.runtime.exists and not machine.runtime.writable:
         seen = f"{machine.user} may not look into {machine.runtime.path}, where one may run"
         return warning(item, seen, "ask as the user that runs the balancer, or as root")
-    if machine.gateways:
-        seen = f"none answers; traffic goes on through {machine.gateways} gateway(s), but nobody checks the nodes"
-        return problem(item, seen, "`systemctl status equipoise`; start it, and it takes the gateways over")
+    if machine.engines:
+        seen = f"none answers; traffic goes on through {machine.engines} engine(s), but nobody checks the nodes"
+        return problem(item, seen, "`systemctl status equipoise`; start it, and it takes the engines over")
     return fine(item, f"none runs in {machine.runtime.path}")
 
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from equipoise.app.doctor.facts import FileLimit, Kernel, Listener, Lookup, Machine, Source, Surroundings
+from equipoise.app.doctor.facts import FileLimit, Haproxy, Kernel, Listener, Lookup, Machine, Source, Surroundings
 from equipoise.app.doctor.findings import Finding, fine, problem, warning
 from equipoise.config.fields import numeric, split_port
 from equipoise.engines.gateway.render import render
@@ -22,6 +22,8 @@ def judge_site(plan: Plan, machine: Machine, found: Surroundings) -> Iterator[Fi
     yield from _taken_on_the_way(found.listeners, machine.kernel)
     for source in found.sources:
         yield _source(source)
+    if found.haproxy is not None:
+        yield _haproxy(found.haproxy)
     yield from _files(plan, machine.files)
     yield from _ports_to_nodes(plan, machine.kernel)
     yield from _names(found.lookups)
@@ -84,6 +86,13 @@ def _source(source: Source) -> Finding:
         return fine("source address", f"{source.address} is on this machine")
     do = f"bring it up, or correct {source.where}: until then no node can be called from it"
     return problem("source address", f"{source.address} is not on this machine", do)
+
+
+def _haproxy(haproxy: Haproxy) -> Finding:
+    if haproxy.missing:
+        seen, _, do = haproxy.missing.partition("; install ")
+        return problem("haproxy", seen, f"install {do}")
+    return fine("haproxy", f"{haproxy.version}, {haproxy.path}")
 
 
 def _files(plan: Plan, files: FileLimit) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ plan gives the same bytes on every machine.  Leaves out files and processes (`ru
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,13 +75,13 @@ class Pool:
     """What must be known of a service to take its nodes in and out.
 
     Attributes:
-        nodes: By name, in the order of the configuration, those that stand in it; the first has the id 1.
+        nodes: Those that stand in the configuration, by name, in its order: the id of each in HAProxy.
         table: The stick table that remembers clients' nodes, or None.
         cut: Whether what is open on a node that goes down is ended.
     """
 
     service: str
-    nodes: tuple[str, ...]
+    nodes: Mapping[str, int]
     table: str | None
     cut: bool
 

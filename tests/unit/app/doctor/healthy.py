@@ -76,7 +76,7 @@ def machine() -> Machine:
         ),
         runtime=directory("run"),
         state=directory(),
-        gateways=0,
+        engines=0,
         longest_socket_path=40,
         software=Software((3, 11, 2), "OpenSSL 3.0.19", (3, 0, 0), tls_1_3=True),
     )

@@ -13,7 +13,7 @@ from equipoise.app.doctor.gather_machine import (
     file_limit,
     gather_machine,
     kernel,
-    listening_gateways,
+    listening_engines,
 )
 from equipoise.base.paths import Directories
 
@@ -90,14 +90,19 @@ def test_the_limit_of_the_running_balancer_counts() -> None:
 
 
 def test_gateways_that_listen_are_seen_without_asking_them(tmp_path: Path) -> None:
-    assert listening_gateways(PROC, tmp_path) == 0
+    assert listening_engines(PROC, tmp_path) == 0
     with socket.socket(socket.AF_UNIX) as gateway, socket.socket(socket.AF_UNIX) as other:
         gateway.bind(str(tmp_path / "gateway-0.abc.new"))
         gateway.listen()
         other.bind(str(tmp_path / "api.sock"))
         other.listen()
-        assert listening_gateways(PROC, tmp_path) == 1
-    assert listening_gateways(PROC, tmp_path) == 0, "the name is still there, and nobody listens"
+        assert listening_engines(PROC, tmp_path) == 1
+        (tmp_path / "haproxy").mkdir()
+        with socket.socket(socket.AF_UNIX) as haproxy:
+            haproxy.bind(str(tmp_path / "haproxy" / "master.sock"))
+            haproxy.listen()
+            assert listening_engines(PROC, tmp_path) == 2
+    assert listening_engines(PROC, tmp_path) == 0, "the name is still there, and nobody listens"
 
 
 def test_a_directory_that_will_be_made(tmp_path: Path) -> None:

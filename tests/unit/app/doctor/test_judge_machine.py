@@ -36,7 +36,7 @@ def test_a_healthy_machine_is_left_alone() -> None:
         ({"state": replace(directory(), free_bytes=300 << 20)}, "disk", "warning", "300 MiB free"),
         ({"state": replace(directory(), free_files=3)}, "disk", "problem", "3 files"),
         ({"longest_socket_path": 120}, "runtime directory", "problem", "107"),
-        ({"gateways": 2}, "supervisor", "problem", "2 gateway(s)"),
+        ({"engines": 2}, "supervisor", "problem", "2 engine(s)"),
     ],
 )
 def test_one_thing_wrong(spoilt: dict[str, Any], item: str, level: str, said: str) -> None:
@@ -73,6 +73,6 @@ def test_the_directories_of_a_running_balancer_need_not_be_ours() -> None:
 
 
 def test_a_directory_that_may_not_be_looked_into_may_hide_a_supervisor() -> None:
-    hidden = replace(machine(), runtime=replace(directory("run"), writable=False), gateways=1)
+    hidden = replace(machine(), runtime=replace(directory("run"), writable=False), engines=1)
     said = [each.seen for each in bad(list(judge_machine(hidden, None))) if each.item == "supervisor"]
     assert said == ["equipoise may not look into /var/lib/run, where one may run"]

