@@ -3,7 +3,7 @@
     python -m tools.reference [--check]
 
 Everything comes from the code: settings from the models, events from their classes, commands from the command line,
-policies from their modules.  Leaves out checks.md, which people write.
+policies from their modules, site templates from their files.  Leaves out checks.md, which people write.
 """
 
 import importlib
@@ -25,6 +25,8 @@ from equipoise.cli.main import build
 from equipoise.config.schema import reference_files
 from equipoise.policy.catalogue import policies
 from equipoise.state import events
+from equipoise.templates.model import Template
+from equipoise.templates.reader import Templates
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "reference"
 _JSON_TYPES = {str: "text", int: "number", float: "number", bool: "true or false", NoneType: "null"}
@@ -37,6 +39,7 @@ def pages() -> Mapping[str, str]:
         "events.md": _events_page(),
         "commands.md": _commands_page(),
         "policies.md": _policies_page(),
+        "templates.md": _templates_page(),
     }
 
 
@@ -184,6 +187,55 @@ def _policies_page() -> str:
         about = _joined(text).removeprefix(f"Policy `{name}`: ")
         parts += [f"## `{name}`\n", about[0].upper() + about[1:], ""]
     return _generated("Policies", "src/equipoise/policy", "\n".join(parts).rstrip())
+
+
+# Site templates
+
+_TEMPLATES_INTRODUCTION = """What `use` in a site's file can name; [how to use them](../howto/templates.md). A part
+named `web`, in an entry named `pacs`, becomes the service `pacs-web`. Behind each value stands where it is from: a
+document, or *ours*, where no public source says it. `equipoise template show NAME` shows the file itself, with its
+comments.
+"""
+
+
+def _templates_page() -> str:
+    parts = [_TEMPLATES_INTRODUCTION, *(f"- [`{name}`](#{_anchor(name)})" for name in Templates()), ""]
+    for template in Templates().values():
+        parts += _template(template)
+    return _generated("Site templates", "src/equipoise/templates", "\n".join(parts).rstrip())
+
+
+def _template(template: Template) -> list[str]:
+    asked = [f"| `{name}` | {ask.about} | {_asked_default(ask.default)} |" for name, ask in template.asks.items()]
+    documents = [f"- *{word}*: {document}" for word, document in template.documents.items()]
+    values = [f"| `{path}` | `{value}` | {source} |" for path, value, source in _values(template)]
+    return [
+        f"## `{template.name}`\n",
+        f"**{template.title}.** {template.about}\n",
+        *("| it asks for | what it is | default |", "|---|---|---|", *asked, ""),
+        *("| value | | from |", "|---|---|---|", *values, ""),
+        *(*documents, ""),
+    ]
+
+
+def _asked_default(default: str | None) -> str:
+    return "required" if default is None else f"`{default}`"
+
+
+def _values(template: Template) -> Iterator[tuple[str, str, str]]:
+    """Yield each value of the services with its path and its source."""
+    for path, value in _leaves(template.services, ""):
+        shown = ", ".join(value) if isinstance(value, list) else str(value)
+        word, _, place = template.sources.get(f"services.{path}", "").partition(": ")
+        yield path, shown, f"*{word}*: {place}" if place else "asked for"
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    for name, each in value.items():
+        yield from _leaves(each, f"{path}.{name}" if path else name)
 
 
 def _anchor(title: str) -> str:

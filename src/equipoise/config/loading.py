@@ -3,8 +3,8 @@
 Leaves out files and directories: the text is handed in.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -15,6 +15,8 @@ from equipoise.config.base import Strict
 from equipoise.config.crosscheck import findings
 from equipoise.config.models import Catalogue, Site, site_model
 from equipoise.config.sentences import sentence
+from equipoise.config.suited import Finding
+from equipoise.config.templating import Expansion, expand
 from equipoise.config.tree import Path, Place, Tree, read_tree
 
 MOST_PROBLEMS = 100  # more help nobody; the rest is counted
@@ -26,11 +28,12 @@ _AT_KEY = ("extra_forbidden", "invalid_key")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A site that is valid, and where each of its keys and values stands in the text."""
+    """A site that is valid, where each of its keys and values stands in the text, and which services templates made."""
 
     site: Site
     file: str
     values: Mapping[Path, Place]
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, *path: str | int) -> tuple[int, int]:
         """Return line and column of the value at this path of keys, or of the nearest one above it."""
@@ -40,7 +43,7 @@ class Document:
     def problem(self, message: str, *path: str | int) -> Problem:
         """Return a problem with the value at this path, for what only shows outside the document."""
         line, column = self.place(*path)
-        return Problem(self.file, line, column, ".".join(map(str, path)), message)
+        return _named(Problem(self.file, line, column, ".".join(map(str, path)), message), path, self.origins)
 
 
 def load(text: str, file: str, catalogue: Catalogue) -> Document:
@@ -50,14 +53,20 @@ def load(text: str, file: str, catalogue: Catalogue) -> Document:
         message = "the document is not a mapping of keys; it starts with 'site: NAME' and 'services:'"
         raise ConfigError([Problem(file, 1, 1, "", message)])
     model = site_model(catalogue)
-    site, errors = _validate(model, tree.data)
-    problems = [*tree.problems, *(_problem(error, model, tree, file) for error in errors)]
-    sound = site if site is not None else _sound_part(model, tree.data, errors)
+    expansion = expand(tree, catalogue.templates)
+    tree = expansion.tree
+    data: Any = tree.data
+    site, errors = _validate(model, data)
+    if expansion.spoiled:
+        errors = [error for error in errors if error["loc"] != ("services",)]  # it is empty because `use` is wrong
+    problems = [*tree.problems, *(_problem(error, model, expansion, file) for error in errors)]
+    problems += _rules_broken(expansion.findings, expansion, file)
+    sound = site if site is not None else _sound_part(model, data, errors)
     if sound is not None:
-        problems += _rules_broken(sound, tree, file)
+        problems += _rules_broken(findings(sound, _left_out(sound, expansion)), expansion, file)
     if problems or site is None:
         raise ConfigError(_in_order(problems))
-    return Document(site, file, tree.values)
+    return Document(site, file, tree.values, expansion.origins)
 
 
 def check_settings(model: type[Settings], settings: Mapping[str, object]) -> Settings:
@@ -97,20 +106,33 @@ def _sound_part(model: type[Site], data: dict[str, object], errors: list[ErrorDe
     return _validate(model, {"site": "unnamed", "services": kept})[0]
 
 
-def _rules_broken(site: Site, tree: Tree, file: str) -> Iterator[Problem]:
-    services = [path[1] for path in tree.values if path[:1] == ("services",) and len(path) == 2]
-    for finding in findings(site, [str(name) for name in services if name not in site.services]):
-        path, place = _resolve(finding.path, tree)
-        yield Problem(file, place.line, place.column, path, finding.message)
+def _left_out(site: Site, expansion: Expansion) -> list[str]:
+    """Return the names of services that the document has beside those of the site, or would have."""
+    written = [path[1] for path in expansion.tree.values if path[:1] == ("services",) and len(path) == 2]
+    return [*(str(name) for name in written if name not in site.services), *expansion.spoiled]
 
 
-def _problem(error: ErrorDetails, model: type[Site], tree: Tree, file: str) -> Problem:
+def _rules_broken(broken: Iterable[Finding], expansion: Expansion, file: str) -> Iterator[Problem]:
+    for finding in broken:
+        path, place = _resolve(finding.path, expansion.tree)
+        problem = Problem(file, place.line, place.column, path, finding.message)
+        yield _named(problem, finding.path, expansion.origins)
+
+
+def _named(problem: Problem, path: Path, origins: Mapping[str, str]) -> Problem:
+    """Return the problem with the template whose service it is in, if that is so."""
+    if path[:1] != ("services",) or len(path) < 2 or (origin := origins.get(str(path[1]))) is None:
+        return problem
+    return replace(problem, message=f"{problem.message} (from template {origin})")
+
+
+def _problem(error: ErrorDetails, model: type[Site], expansion: Expansion, file: str) -> Problem:
     message = sentence(error, model)
     parts = error["loc"]
     if error["type"] == "union_tag_invalid":
         parts = (*parts, "check")  # the value that is wrong, not the mapping around it
-    path, place = _resolve(parts, tree, at_key=error["type"] in _AT_KEY)
-    return Problem(file, place.line, place.column, path, message)
+    path, place = _resolve(parts, expansion.tree, at_key=error["type"] in _AT_KEY)
+    return _named(Problem(file, place.line, place.column, path, message), parts, expansion.origins)
 
 
 def _resolve(parts: Path, tree: Tree, *, at_key: bool = False) -> tuple[str, Place]:

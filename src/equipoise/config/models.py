@@ -7,10 +7,11 @@ Source: the timers are those of DICOM PS3.8 section 9.1.4 (ARTIM) and ours; a re
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import GenericAlias
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field, create_model
+from pydantic import BeforeValidator, ConfigDict, Field, create_model
 
 from equipoise.config.base import CheckParams, Duration, DurationOrZero, Port, Size, Strict
 from equipoise.config.fields import (
@@ -28,7 +29,9 @@ from equipoise.config.protocols import PROTOCOLS, Protocol
 from equipoise.config.securing import NodeTls, ProxyProtocol, SentOrBoth, Tls
 from equipoise.config.web import CookieName, Http, Timeouts
 from equipoise.config.words import one_or_more, word
+from equipoise.templates.model import Template
 
+MOST_USES = 100  # each one is several services
 SERVICE_WORDS = ("store", "query", "retrieve", "worklist", "mpps", "commitment")
 
 Connections = Annotated[int, Field(ge=1, le=1_000_000)]  # beyond what one machine holds open
@@ -36,10 +39,11 @@ Connections = Annotated[int, Field(ge=1, le=1_000_000)]  # beyond what one machi
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """The health checks and the ways to pick a node that this installation has."""
+    """The health checks, the ways to pick a node and the site templates that this installation has."""
 
     checks: Mapping[str, type[CheckParams]]
     balances: frozenset[str]
+    templates: Mapping[str, Template] = field(default_factory=dict)
 
 
 class Listener(NamedTuple):
@@ -51,6 +55,7 @@ class Listener(NamedTuple):
 
 
 ServiceWord = Annotated[str, *word(SERVICE_WORDS)]
+Mode = Annotated[str, *word(("l7_snat",), later=("l4_dr", "l4_nat"))]
 
 
 class Node(Strict):
@@ -162,7 +167,7 @@ class Service(Strict):
     }
     protocol: Annotated[str, *word(PROTOCOLS, later=LATER)]
     """What the service speaks.  `https` without `tls` is passed through to nodes as it is."""
-    mode: Annotated[str, *word(("l7_snat",), later=("l4_dr", "l4_nat"))] = "l7_snat"
+    mode: Mode = "l7_snat"
     """How traffic travels: `l7_snat` ends the client's connection here and opens another one to the node."""
     listen: Annotated[tuple[ListenAddress, ...], one_or_more(ListenAddress)] = ()
     """One address of this balancer, or a list: `ADDRESS`, `ADDRESS:PORT`; IPv6 in quotes, `'[IPv6]:PORT'`.  A service
@@ -257,8 +262,52 @@ class Service(Strict):
         return part.check, part.params
 
 
+def _node(value: object) -> object:
+    return {"address": value} if isinstance(value, str) else value
+
+
+NodeOrAddress = Annotated[Node, BeforeValidator(_node, json_schema_input_type=NodeAddress | Node)]
+
+
+class Use(Strict):
+    """A site template, put to use: it becomes services whose names are NAME-PART.
+
+    What a template asks for beyond `vip` and `nodes` stands beside them; `equipoise template show NAME` says what.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
+
+    template: str
+    """The template; `equipoise template list` shows them."""
+    name: Name
+    """What the names of its services start with."""
+    vip: Annotated[tuple[ListenAddress, ...], one_or_more(ListenAddress)] = ()
+    """The address of this balancer that clients come to, or a list; without ports, which are the template's."""
+    nodes: dict[Name, NodeOrAddress] = Field(default_factory=dict)
+    """The servers, by name: an address, or a mapping with `weight` and so on.  The template adds its ports to
+    addresses that have none."""
+    mode: Mode | None = None
+    """How traffic travels, in all of its services.  By default as the template says."""
+    persistence: Persistence | None = None
+    """How a client finds its node again, in all of its services that can have that."""
+    ports: dict[Name, Annotated[tuple[Port, ...], Field(min_length=1), one_or_more(Port)]] = Field(default_factory=dict)
+    """Where clients come, by part: `{web: 8080}`.  The nodes keep the template's ports."""
+    services: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Anything else, by part: keys of a service, laid over the template's."""
+    without: Annotated[tuple[Name, ...], one_or_more(Name)] = ()
+    """Parts that are left out."""
+
+
+def _services_or_use(schema: dict[str, Any]) -> None:
+    """Say that a document may have `use` alone: `services` is there once that is expanded."""
+    schema["required"] = [name for name in schema["required"] if name != "services"]
+    schema["anyOf"] = [{"required": ["services"]}, {"required": ["use"]}]
+
+
 class Site(Strict):
     """The whole document."""
+
+    model_config = ConfigDict(json_schema_extra=_services_or_use)
 
     LATER: ClassVar[Mapping[str, str]] = {
         "network": "bring the addresses up yourself; a service whose address is missing waits for it",
@@ -268,7 +317,9 @@ class Site(Strict):
     site: Name
     """The name of the site, shown in status and events."""
     services: Annotated[dict[Name, Service], Field(min_length=1)]
-    """The services, by name."""
+    """The services, by name.  A site has at least one, from here or from `use`."""
+    use: Annotated[tuple[Use, ...], Field(max_length=MOST_USES)] = ()
+    """Site templates that make services."""
     gateway: Gateway = Gateway()
     """The processes that carry DICOM."""
     drain_timeout: Duration = 30.0
@@ -291,4 +342,40 @@ def site_model(catalogue: Catalogue) -> type[Site]:
         __base__=Site,
         __doc__=Site.__doc__,
         services=(services, Field(description=Site.model_fields["services"].description)),
+        use=(_uses(catalogue.templates), Field((), description=Site.model_fields["use"].description)),
     )
+
+
+_TEXT = {"type": ["string", "integer"], "title": "text"}  # numbers are taken as they are written
+
+
+def _asked(templates: Mapping[str, Template]) -> dict[str, Any]:
+    """Return the schema of each value that a template asks for, by its name."""
+    askers: dict[str, list[Template]] = {}
+    for template in templates.values():
+        for name in template.asks:
+            askers.setdefault(name, []).append(template)
+    found = {}
+    for name, those in askers.items():
+        ask = those[0].asks[name]
+        kind = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]} if ask.takes_list else _TEXT
+        found[name] = {**kind, "description": f"For {', '.join(each.name for each in those)}: {ask.about}."}
+    return found
+
+
+def _uses(templates: Mapping[str, Template]) -> Any:
+    """Return the type of the key `use` for these templates; they are read only where a schema is written."""
+
+    def describe(schema: dict[str, Any]) -> None:
+        schema["additionalProperties"] = False
+        for name, asked in _asked(templates).items():
+            schema["properties"].setdefault(name, asked)
+
+    class WithAsked(Use):
+        model_config = ConfigDict(json_schema_extra=describe)
+
+    check, schema = word(templates)
+    name: Any = Annotated[str, check, schema] if templates else Annotated[str, check]
+    template = (name, Field(description=Use.model_fields["template"].description))
+    use: Any = create_model("Use", __base__=WithAsked, __doc__=Use.__doc__, template=template)
+    return Annotated[GenericAlias(tuple, (use, ...)), Field(max_length=MOST_USES)]

@@ -65,6 +65,7 @@ def reference_files(catalogue: Catalogue) -> dict[str, str]:
 
 
 _KEY_OF = {
+    "Use": "use",
     "Gateway": "gateway",
     "Service": "services.NAME",
     "Node": "services.NAME.nodes.NAME",

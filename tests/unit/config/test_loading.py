@@ -203,7 +203,6 @@ def test_one_wrong_line_of_a_service(line: str, said: str, catalogue: Catalogue)
         ("protocol: dicom", "protocol: smtp", "'smtp' is not known; known here: dicom"),
         ("  ct:", "  c t:", "site.yaml:3:3: services.c t: 'c t' is not a name"),
         ("      a:", "      a/b:", "site.yaml:7:7: services.ct.nodes.a/b: 'a/b' is not a name"),
-        ("services:", "use: []\nservices:", "site.yaml:2:1: use: comes with a later version; for now, write the servi"),
         ("services:", "gateway: {workers: 65}\nservices:", "2:20: gateway.workers: '65' is out of range; at most 64"),
         ("{address: 10.0.0.12}", "{address: 10.0.0.12, backup: maybe}", "8:39: services.ct.nodes.b.backup: 'maybe' is"),
         ("{address: 10.0.0.12}", "{address: 10.0.0.12, weight: 257}", "nodes.b.weight: '257' is out of range; at most"),

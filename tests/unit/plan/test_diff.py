@@ -125,8 +125,19 @@ def other_value(value: Any, name: str = "") -> Any:
 
 def changed_plans() -> list[tuple[str, Plan]]:
     """Return, for every field of every value in a plan, the plan in which that field alone is different."""
-    kept = ("name", "nodes", "services", "digest", "health", "persistence", "dicom", "routes", "tls", "node_tls")
-    kept += ("reads_http", "timeouts", "http")  # the first follows from protocol and tls
+    kept: tuple[str, ...] = (
+        "name",
+        "nodes",
+        "services",
+        "digest",
+        "health",
+        "persistence",
+        "dicom",
+        "routes",
+        "tls",
+        "node_tls",
+    )
+    kept = (*kept, "reads_http", "timeouts", "http")  # the first of them follows from protocol and tls
     plans: list[tuple[str, Plan]] = []
     for owner, put in (
         (PLAN, lambda each: each),

@@ -1,0 +1,1 @@
+"""Site templates: one YAML file each, found and not listed."""
