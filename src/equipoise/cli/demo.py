@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from equipoise.sim.demonstration import Demonstration
     from equipoise.sim.outcome import Outcome
+    from equipoise.sim.site import Scene
 
 _SHORTEST_S = 8.0  # a quarter of it must be long enough for two failed checks
 _ROUND_S = 40.0  # until Ctrl-C, the story begins again after so long
@@ -47,11 +48,24 @@ def _duration_s(text: str) -> float:
     return seconds
 
 
+def _template(text: str) -> str:
+    from equipoise.config.words import nearest
+    from equipoise.templates.reader import names
+
+    if text not in names():
+        raise typer.BadParameter(f"there is no template {text!r}; {nearest(text, names())}")
+    return text
+
+
 def demo(
     context: typer.Context,
     lasts_s: Annotated[
         float | None,
         typer.Option("--for", metavar="DURATION", parser=_duration_s, help="Work so long; without it, until Ctrl-C."),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", parser=_template, help="Play the services of this site template."),
     ] = None,
     keep: Annotated[
         Path | None,
@@ -60,18 +74,19 @@ def demo(
 ) -> None:
     """See it work: three simulated archives, the balancer, senders and viewers; no root, nothing to install.
 
-    One archive is killed, one is drained, both return.  Exit code 0: every object that a sender was told is stored was
-    found unharmed, and work went on throughout.
+    One archive is killed, one is drained, both return.  With a template, browsers log in to the web portal, too, and
+    modalities ask for their worklist.  Exit code 0: every object that a sender was told is stored was found unharmed,
+    no request failed on a node that was up, and work went on throughout.
     """
     clock = surroundings(context).clock
     with ExitStack() as stack:
         stack.enter_context(_interruptible())
-        outcome = _perform(stack, clock, lasts_s, keep)
+        outcome = _perform(stack, clock, lasts_s, template, keep)
         problems = _show(outcome)
     raise typer.Exit(1 if problems else 0)
 
 
-def _perform(stack: ExitStack, clock: Any, lasts_s: float | None, keep: Path | None) -> "Outcome":
+def _perform(stack: ExitStack, clock: Any, lasts_s: float | None, template: str | None, keep: Path | None) -> "Outcome":
     """Run the demonstration; what `stack` is told to close is closed in every case."""
     # pynetdicom takes a second to import, which no other command needs.
     from equipoise.cli.client import Client
@@ -84,17 +99,32 @@ def _perform(stack: ExitStack, clock: Any, lasts_s: float | None, keep: Path | N
     # Not below TMPDIR: Unix socket paths are limited to 107 bytes, and some systems give each user a long one.
     short = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="equipoise-", dir="/tmp")))
     work = _work_directory(short, keep)
-    site = Site(Places(work=work, short=short))
+    site = Site(Places(work=work, short=short), scene=_scene(template))
     stack.callback(_close, site)
     story = beats(NODES, lasts_s or _ROUND_S)
     bounded = story if lasts_s is None else takewhile(lambda beat: beat.at_s < lasts_s, story)
     demonstration = Demonstration(site, Client(short / "run" / "api.sock"), clock, story=bounded, seed=_SEED)
     stack.callback(demonstration.stop)
-    return _work(demonstration, console(), lasts_s)
+    out = console()
+    out.print(f"Starting {_cast(site.scene, template)}, and the balancer in front of them …")
+    return _work(demonstration, out, lasts_s)
+
+
+def _scene(template: str | None) -> "Scene | None":
+    from equipoise.sim.scene import TemplateScene
+    from equipoise.sim.site import NODES
+
+    return TemplateScene(template, NODES) if template else None
+
+
+def _cast(scene: "Scene", template: str | None) -> str:
+    if template is None:
+        return "three archives with a shared store"
+    services = ", ".join(scene.services)
+    return f"three servers with a shared store, for the services of {template} ({services})"
 
 
 def _work(demonstration: "Demonstration", out: "Console", lasts_s: float | None) -> "Outcome":
-    out.print("Starting three archives with a shared store, and the balancer in front of them …")
     demonstration.start()
     try:
         if out.is_terminal:
@@ -146,7 +176,8 @@ def _show(outcome: "Outcome") -> list[str]:
     for problem in problems:
         complain(problem)
     if not problems:
-        out.print("Good: every acknowledged object was found unharmed, and work went on throughout.")
+        web = ", no request failed on a node that was up" if outcome.tally.pages else ""
+        out.print(f"Good: every acknowledged object was found unharmed{web}, and work went on throughout.")
     return problems
 
 

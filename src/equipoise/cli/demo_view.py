@@ -31,8 +31,17 @@ def live_view(progress: "Progress", until_s: float | None) -> "RenderableType":
 
 def plain_line(progress: "Progress") -> str:
     """Return one line for a log."""
-    nodes = ", ".join(f"{node.name} {node.state} {node.connections} open" for node in progress.nodes)
-    return f"{progress.elapsed_s:5.1f} s  {_counts(progress)}; {nodes}"
+    return f"{progress.elapsed_s:5.1f} s  {_counts(progress)}; {_nodes_line(progress.nodes)}"
+
+
+def _nodes_line(nodes: "tuple[NodeView, ...]") -> str:
+    """Say how each node is; machines that serve several services in their worst state, with the sum of what is open."""
+    machines: dict[str, list[NodeView]] = {}
+    for node in nodes:
+        machines.setdefault(node.name.rpartition("/")[2], []).append(node)
+    states = {name: sorted({node.state for node in of} - {"up"}) or ["up"] for name, of in machines.items()}
+    open_now = {name: sum(node.connections for node in of) for name, of in machines.items()}
+    return ", ".join(f"{name} {'/'.join(states[name])} {open_now[name]} open" for name in machines)
 
 
 def summary(outcome: "Outcome") -> "RenderableType":
@@ -67,8 +76,23 @@ def _rows(outcome: "Outcome") -> list[tuple[str, str]]:
             f"{tally.studies_retrieved}, {tally.objects_compared} objects compared with what was sent",
         ),
         ("  different", f"{len(tally.differences)}"),
+        *_web_rows(outcome),
         ("status asked", f"{outcome.status_answers} times"),
     ]
+
+
+def _web_rows(outcome: "Outcome") -> list[tuple[str, str]]:
+    tally = outcome.tally
+    rows = [("worklists answered", f"{tally.worklists}, each as scheduled")] if tally.worklists else []
+    if tally.log_ins:
+        cut, failed = len(outcome.pages_cut), len(tally.failed_pages)
+        moved, lost = len(outcome.sessions_moved), len(tally.lost_sessions)
+        rows += [
+            ("pages of the portal", f"{tally.pages}, each from the node that has the session"),
+            ("  failed", f"{failed - cut}, and {cut} that were open on a node when it was killed"),
+            ("sessions", f"{tally.log_ins} begun; {lost - moved} lost, and {moved} whose node was killed or drained"),
+        ]
+    return rows
 
 
 def _counts(progress: "Progress") -> str:
@@ -76,8 +100,15 @@ def _counts(progress: "Progress") -> str:
     return (
         f"sent {tally.sent}, acknowledged {tally.acknowledged} ({format_size(tally.bytes_acknowledged)}), "
         f"stored {progress.stored}; associations {tally.associations}, failed {sum(tally.failures.values())}; "
-        f"queries {tally.queries}, retrieved {tally.studies_retrieved} studies"
+        f"queries {tally.queries}, retrieved {tally.studies_retrieved} studies{_web_counts(tally)}"
     )
+
+
+def _web_counts(tally: "Tally") -> str:
+    if not tally.log_ins:
+        return ""
+    failed = f", failed {len(tally.failed_pages)}" if tally.failed_pages else ""
+    return f"; worklists {tally.worklists}; pages {tally.pages}{failed}, log-ins {tally.log_ins}"
 
 
 def _phase(phase: "Phase") -> str:

@@ -1,12 +1,13 @@
-"""A simulated archive: it answers C-ECHO, really stores, finds, gives back and sends on.
+"""A simulated archive: it answers C-ECHO, really stores, finds, gives back and sends on, and has a worklist.
 
 A process of its own, so that it can be killed as a machine dies:
 
     python -m equipoise.sim.archive --port 0 --ae PACS --store DIR --destination VIEWER=127.0.0.1:11113
 
-It prints one JSON line with its port once it listens, and ends on SIGTERM.  Leaves out storage commitment and the
-index of a real archive.
-Source: DICOM PS3.4, annex B (storage) and C.4 (C-FIND, C-MOVE, C-GET); PS3.7, annex C (status codes).
+It prints one JSON line with its port once it listens, and ends on SIGTERM.  Every port answers everything, as those of
+a PACS server do that has one each for images, queries and worklist.  Leaves out storage commitment and the index of a
+real archive.
+Source: DICOM PS3.4, annex B (storage), C.4 (C-FIND, C-MOVE, C-GET), K (worklist); PS3.7, annex C (status codes).
 """
 
 import argparse
@@ -29,6 +30,7 @@ from equipoise.base.errors import PeerError
 from equipoise.sim.peers import MAX_PDU_BYTES, Peer, application_entity, parse_peer, speak_quietly
 from equipoise.sim.query import find
 from equipoise.sim.store import Store
+from equipoise.sim.worklist import WORKLIST, scheduled
 
 _VERIFICATION = "1.2.840.10008.1.1"
 # Retired and still sent: ultrasound (twice), nuclear medicine, X-ray angiography bi-plane.
@@ -53,6 +55,7 @@ class ArchiveSettings:
         name: Written into each stored file as (0002,0018), so that files of a shared store tell who took them.
         store: Directory of its files; several archives may share it.
         port: 0 takes a free one.
+        more_ports: Others that it listens at, too.
         destinations: Where C-MOVE may send to, by AE title.
     """
 
@@ -61,6 +64,7 @@ class ArchiveSettings:
     store: Path
     host: str = "127.0.0.1"
     port: int = 0
+    more_ports: tuple[int, ...] = ()
     destinations: Mapping[str, Peer] = field(default_factory=dict)
 
 
@@ -70,11 +74,11 @@ class Archive:
     def __init__(self, settings: ArchiveSettings) -> None:
         self._settings = settings
         self._store = Store(settings.store)
-        self._server: Any = None
+        self._servers: list[Any] = []
         self._entity = application_entity(settings.ae_title)
         self._entity.require_called_aet = True
         self._entity.add_supported_context(_VERIFICATION, _TRANSFER_SYNTAXES)
-        for uid in _QUERY_RETRIEVE:
+        for uid in (*_QUERY_RETRIEVE, WORKLIST):
             self._entity.add_supported_context(uid, _TRANSFER_SYNTAXES)
         storage = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
         for uid in (*storage, *_RETIRED_STORAGE):  # both roles: C-GET sends objects back on the same association
@@ -89,14 +93,15 @@ class Archive:
             (evt.EVT_C_GET, self._on_get),
             (evt.EVT_C_MOVE, self._on_move),
         ]
-        address = (self._settings.host, self._settings.port)
-        self._server = self._entity.start_server(address, block=False, evt_handlers=handlers)
-        return int(self._server.server_address[1])
+        for port in (self._settings.port, *self._settings.more_ports):
+            address = (self._settings.host, port)
+            self._servers.append(self._entity.start_server(address, block=False, evt_handlers=handlers))
+        return int(self._servers[0].server_address[1])
 
     def stop(self) -> None:
         """Stop listening and abort what is open."""
-        if self._server is not None:
-            self._server.shutdown()
+        for server in self._servers:
+            server.shutdown()
         for association in self._entity.active_associations:
             if association.is_established:  # pynetdicom's own shutdown also aborts what was rejected, and trips over it
                 association.abort()
@@ -118,6 +123,10 @@ class Archive:
 
     def _on_find(self, event: Any) -> Iterator[tuple[int, Any]]:
         identifier = event.identifier
+        if event.request.AffectedSOPClassUID == WORKLIST:
+            for item in scheduled(identifier):
+                yield _PENDING, item
+            return
         headers = (header for _, header in self._store.headers(identifier))
         try:
             matches = find(headers, identifier, self._settings.ae_title)
@@ -169,6 +178,7 @@ def _settings(arguments: argparse.Namespace) -> ArchiveSettings:
         store=arguments.store,
         host=arguments.host,
         port=arguments.port,
+        more_ports=tuple(arguments.also),
         destinations=destinations,
     )
 
@@ -179,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="", help="written into each file as the receiving AE title")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
+    parser.add_argument("--also", type=int, action="append", default=[], metavar="PORT", help="listen there, too")
     parser.add_argument("--store", type=Path, required=True, help="directory of its files; may be shared")
     parser.add_argument(
         "--destination", type=parse_peer, action="append", default=[], metavar="AE=HOST:PORT", help="C-MOVE target"

@@ -15,8 +15,8 @@ from equipoise.base.clock import Clock
 from equipoise.base.errors import EquipoiseError
 from equipoise.sim.audit import Audit, audit
 from equipoise.sim.ledger import Ledger, Tally
-from equipoise.sim.outcome import Outcome, Phase
-from equipoise.sim.site import SERVICE, Site
+from equipoise.sim.outcome import Done, Outcome, Phase
+from equipoise.sim.site import Site
 from equipoise.sim.story import Beat, Deed
 from equipoise.sim.workload import Department, Workload
 
@@ -85,11 +85,12 @@ class Demonstration:
         self._next = next(self._story, None)
         self._control = control
         self._ledger = Ledger(clock)
-        self._workload = Workload(site.front, self._ledger, seed, department)
-        self._watch = _Watch(control, self._tell)
+        self._workload = Workload(site.scene.fronts, self._ledger, clock, seed, department)
+        self._watch = _Watch(control, site.scene.services, self._tell)
         self._stagehand = ThreadPoolExecutor(1, thread_name_prefix="story")
         self._deeds: list[Future[None]] = []
         self._phase_starts: list[tuple[str, float]] = []
+        self._done: list[Done] = []
         self._told: list[str] = []
         self._faults: list[str] = []
         self._began_s = 0.0
@@ -150,6 +151,7 @@ class Demonstration:
             tally=self._ledger.tally(),
             audit=self._removed.plus(audit(self._site.store, self._ledger.expected())),
             phases=self._phases(ended_s),
+            done=tuple(self._done),
             left_undone=(self._next.text,) if self._next is not None and expect_whole_story else (),
             status_answers=self._watch.answers,
             faults=tuple(self._faults),
@@ -162,7 +164,7 @@ class Demonstration:
             if dead := self._site.dead():
                 raise EquipoiseError(dead[0])
             try:
-                nodes = node_views(self._control.status())
+                nodes = node_views(self._control.status(), self._site.scene.services)
                 if nodes and all(node.state == "up" for node in nodes):
                     return
                 complaint = ", ".join(f"{node.name} is {node.state} ({node.check})" for node in nodes)
@@ -172,19 +174,21 @@ class Demonstration:
         raise EquipoiseError(f"the balancer was not ready within {_UP_WITHIN_S:g} s: {complaint}")
 
     def _do(self, beat: Beat) -> None:
-        self._phase_starts.append((f"after {beat.text}", self._clock.monotonic()))
+        began_s = self._clock.monotonic()
+        self._phase_starts.append((f"after {beat.text}", began_s))
         for node in sorted(beat.nodes, key=self._site.is_running, reverse=True):  # to start one takes seconds
             if beat.deed is Deed.KILL:
                 self._site.kill_archive(node)
             elif beat.deed is Deed.DRAIN:
-                self._control.override(f"{SERVICE}/{node}", "drain")
+                self._control.override(f"*/{node}", "drain")
             else:
                 self._bring_back(node)
+        self._done.append(Done(beat.deed, beat.nodes, began_s, self._clock.monotonic()))
         self._tell(beat.text)
 
     def _bring_back(self, node: str) -> None:
         if self._site.is_running(node):
-            self._control.override(f"{SERVICE}/{node}", "enable")
+            self._control.override(f"*/{node}", "enable")
         else:
             self._site.start_archive(node)
 
@@ -222,8 +226,9 @@ class Demonstration:
 class _Watch:
     """Asks the supervisor for its status again and again, in a thread, and tells what changed."""
 
-    def __init__(self, control: Control, tell: Any) -> None:
+    def __init__(self, control: Control, services: tuple[str, ...], tell: Any) -> None:
         self._control = control
+        self._services = services
         self._tell = tell
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -248,33 +253,42 @@ class _Watch:
 
     def _ask(self) -> None:
         try:
-            nodes = node_views(self._control.status())
+            nodes = node_views(self._control.status(), self._services)
         except EquipoiseError as error:
             if self.answered_last:
                 self._tell(f"the supervisor does not answer: {error}")
             self.answered_last, self.complaint = False, str(error)
             return
-        before = {node.name: node.state for node in self.nodes}
-        for node in nodes:
-            if (old := before.get(node.name, node.state)) != node.state:
-                self._tell(f"the balancer says: {node.name} {old} → {node.state}{_because(node)}")
+        for text in changes(self.nodes, nodes):
+            self._tell(f"the balancer says: {text}")
         self.nodes, self.answers, self.answered_last = nodes, self.answers + 1, True
 
 
-def node_views(status: dict[str, Any]) -> tuple[NodeView, ...]:
-    """Return the nodes of a status document, by name."""
-    nodes = status["services"].get(SERVICE, {}).get("nodes", {})
-    return tuple(
-        NodeView(
-            name,
-            node["state"],
-            node["connections"],
-            node["bytes_in"],
-            node["bytes_out"],
-            "not checked yet" if node["check"] is None else "ok" if node["check"]["ok"] else node["check"]["reason"],
-        )
-        for name, node in sorted(nodes.items())
-    )
+def changes(before: tuple[NodeView, ...], now: tuple[NodeView, ...]) -> list[str]:
+    """Return what became of each node since; what became of a machine in several of its services is told once."""
+    states = {node.name: node.state for node in before}
+    services: dict[str, list[str]] = {}
+    for node in now:
+        if (old := states.get(node.name, node.state)) != node.state:
+            service, _, name = node.name.rpartition("/")
+            services.setdefault(f"{name} {old} → {node.state}{_because(node)}", []).append(service)
+    return [text + (f" in {', '.join(of)}" if of[0] else "") for text, of in services.items()]
+
+
+def node_views(status: dict[str, Any], services: tuple[str, ...]) -> tuple[NodeView, ...]:
+    """Return the nodes of a status document, by name; of several services with their service's name in front."""
+    views = []
+    for service in services:
+        nodes = status["services"].get(service, {}).get("nodes", {})
+        prefix = f"{service}/" if len(services) > 1 else ""
+        views += [_view(prefix + name, node) for name, node in sorted(nodes.items())]
+    return tuple(views)
+
+
+def _view(name: str, node: dict[str, Any]) -> NodeView:
+    check = node["check"]
+    said = "not checked yet" if check is None else "ok" if check["ok"] else check["reason"]
+    return NodeView(name, node["state"], node["connections"], node["bytes_in"], node["bytes_out"], said)
 
 
 def _because(node: NodeView) -> str:

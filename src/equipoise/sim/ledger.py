@@ -1,4 +1,4 @@
-"""What the simulated devices know: each object that they were told is stored, each failure, each comparison.
+"""What the simulated devices know: each object that they were told is stored, each page, failure and comparison.
 
 One ledger is shared by the threads of all devices.  It is what the archives' files are held against in the end.
 """
@@ -23,6 +23,19 @@ class Acknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class Mishap:
+    """Something that went wrong for a user of the web portal, while `node` was believed to serve it.
+
+    Times are the clock's monotonic ones: when the request began, and when it was over.
+    """
+
+    node: str
+    began_s: float
+    ended_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """The ledger at one moment."""
 
@@ -37,6 +50,11 @@ class Tally:
     objects_compared: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
     differences: tuple[str, ...] = ()
+    worklists: int = 0
+    pages: int = 0
+    log_ins: int = 0
+    failed_pages: tuple[Mishap, ...] = ()
+    lost_sessions: tuple[Mishap, ...] = ()
 
 
 class Ledger:
@@ -48,6 +66,8 @@ class Ledger:
         self._counts: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._differences: list[str] = []
+        self._failed_pages: list[Mishap] = []
+        self._lost_sessions: list[Mishap] = []
         self._acknowledged: dict[str, Acknowledged] = {}
         self._finished: dict[str, dict[str, str]] = {}
         self._acknowledged_at_s: list[float] = []
@@ -104,6 +124,30 @@ class Ledger:
         """Count one query that was answered."""
         self._count("queries")
 
+    def worklist(self, differences: list[str]) -> None:
+        """Count one worklist that was answered, and what of it was not as scheduled."""
+        with self._lock:
+            self._counts["worklists"] += 1
+            self._differences += differences
+
+    def logged_in(self) -> None:
+        """Count one session that began."""
+        self._count("log_ins")
+
+    def page(self) -> None:
+        """Count one page that came from the node that has the user's session."""
+        self._count("pages")
+
+    def page_failed(self, mishap: Mishap) -> None:
+        """Remember a request that was not answered as it should."""
+        with self._lock:
+            self._failed_pages.append(mishap)
+
+    def session_lost(self, mishap: Mishap) -> None:
+        """Remember a session that its user was sent away from."""
+        with self._lock:
+            self._lost_sessions.append(mishap)
+
     def compared(self, objects: int, differences: list[str]) -> None:
         """Count one retrieved study, its objects, and what was not as it was sent."""
         with self._lock:
@@ -114,7 +158,13 @@ class Ledger:
     def tally(self) -> Tally:
         """Return the counts now."""
         with self._lock:
-            return Tally(**self._counts, failures=dict(self._failures), differences=tuple(self._differences))
+            return Tally(
+                **self._counts,
+                failures=dict(self._failures),
+                differences=tuple(self._differences),
+                failed_pages=tuple(self._failed_pages),
+                lost_sessions=tuple(self._lost_sessions),
+            )
 
     def acknowledged_between(self, start_s: float, end_s: float) -> int:
         """Return how many objects were acknowledged in a stretch of the clock's monotonic time."""

@@ -44,6 +44,7 @@ class Modality:
         ledger: Ledger,
         stop: threading.Event,
         pace: Pace,
+        source: str | None = None,
     ) -> None:
         self._ae_title = ae_title
         self._kind = kind
@@ -52,6 +53,7 @@ class Modality:
         self._ledger = ledger
         self._stop = stop
         self._pace = pace
+        self._source = source
 
     def run(self) -> None:
         """Send study after study until told to stop."""
@@ -87,7 +89,7 @@ class Modality:
         sop_classes = sorted({instance.sop_class_uid for instance in waiting})
         try:
             contexts = [build_context(uid, [ExplicitVRLittleEndian]) for uid in sop_classes]
-            association = open_association(self._peer, self._ae_title, contexts)
+            association = open_association(self._peer, self._ae_title, contexts, source=self._source)
             self._ledger.association()
             self._store_all(association, left)
         except AssociationError as error:

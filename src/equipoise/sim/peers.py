@@ -64,6 +64,8 @@ def open_association(
     contexts: Sequence[Any],
     roles: Sequence[Any] = (),
     on_store: Any = None,
+    *,
+    source: str | None = None,
 ) -> Any:
     """Return an established association.
 
@@ -73,6 +75,7 @@ def open_association(
         contexts: Presentation contexts to propose.
         roles: SCP/SCU role selection items, for C-GET.
         on_store: Called with each C-STORE event that the peer sends back; returns a status.
+        source: The address to call from; the machine's choice where there is none.
 
     Raises: AssociationError, with the reason.
     """
@@ -88,6 +91,7 @@ def open_association(
         max_pdu=MAX_PDU_BYTES,
         ext_neg=list(roles),
         evt_handlers=handlers,
+        bind_address=(source, 0) if source else None,
     )
     if association.is_established:
         return association

@@ -33,6 +33,7 @@ class Reader:
         ledger: Ledger,
         stop: threading.Event,
         pause_s: float,
+        source: str | None = None,
     ) -> None:
         self._ae_title = ae_title
         self._peer = peer
@@ -40,6 +41,7 @@ class Reader:
         self._ledger = ledger
         self._stop = stop
         self._pause_s = pause_s
+        self._source = source
 
     def run(self) -> None:
         """Read one study after the other until told to stop."""
@@ -69,7 +71,7 @@ class Reader:
         sop_classes = sorted(shape.sop_class_uid for shape in SHAPES.values())
         contexts = [build_context(uid, [ExplicitVRLittleEndian]) for uid in (_FIND, _GET, *sop_classes)]
         roles = [build_role(uid, scp_role=True) for uid in sop_classes]
-        association = open_association(self._peer, self._ae_title, contexts, roles, on_store)
+        association = open_association(self._peer, self._ae_title, contexts, roles, on_store, source=self._source)
         self._ledger.association()
         found = _find(association, study_instance_uid)
         self._ledger.queried()
@@ -82,14 +84,14 @@ def _find(association: Any, study_instance_uid: str) -> set[str]:
     request = _request("IMAGE", study_instance_uid)
     request.SOPInstanceUID = ""
     found: set[str] = set()
-    for identifier in _answers(association, "C-FIND", association.send_c_find, request, _FIND):
+    for identifier in answers(association, "C-FIND", association.send_c_find, request, _FIND):
         found.add(str(identifier.SOPInstanceUID))
     return found
 
 
 def _get(association: Any, study_instance_uid: str) -> None:
     request = _request("STUDY", study_instance_uid)
-    for _ in _answers(association, "C-GET", association.send_c_get, request, _GET):
+    for _ in answers(association, "C-GET", association.send_c_get, request, _GET):
         pass
 
 
@@ -100,7 +102,7 @@ def _request(level: str, study_instance_uid: str) -> Any:
     return request
 
 
-def _answers(association: Any, command: str, send: Any, request: Any, sop_class_uid: str) -> list[Any]:
+def answers(association: Any, command: str, send: Any, request: Any, sop_class_uid: str) -> list[Any]:
     """Return the identifiers of the pending answers.  Raises: AssociationError unless the last one is a success."""
     identifiers: list[Any] = []
     if not association.is_established:

@@ -1,24 +1,26 @@
-"""A simulated site: archives that share one store, as a PACS cluster does, and the balancer in front of them.
+"""A simulated site: nodes that share one store, as a PACS cluster does, and the balancer in front of them.
 
-Each is a process of its own, on a free port of the loopback interface, below one directory; `Site.close` ends them
-all, by their process ids.  Leaves out the devices (`workload.py`).
+What the nodes are is a scene: archives alone (here), or the services of a site template (`scene.py`).  Each program is
+a process of its own, on free ports of the loopback interface, below one directory; `Site.close` ends them all, by their
+process ids.  Leaves out the devices (`workload.py`).
 """
 
-import json
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 from signal import SIGKILL, SIGTERM
+from typing import Protocol
 
 from equipoise.base.processes import Process, kill, start_detached, start_ready
 from equipoise.sim.peers import Peer
 from equipoise.sim.store import Store
+from equipoise.sim.workload import Fronts
 
 SERVICE = "pacs-dicom"
 AE_TITLE = "PACS"
@@ -57,46 +59,100 @@ class Places:
         return self.work / f"{name}.log"
 
 
+class Scene(Protocol):
+    """What a site consists of."""
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The names of the balancer's services."""
+
+    @property
+    def fronts(self) -> Fronts:
+        """Where devices call the balancer."""
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """Each node, with the port at which it stores."""
+
+    def programs(self, node: str, store: Path) -> Mapping[str, Sequence[str]]:
+        """Return what runs on a node: the arguments of Python, by the name of the log."""
+
+    def document(self) -> str:
+        """Return the balancer's configuration."""
+
+
+class Archives:
+    """The plain scene: one service, and an archive as each of its nodes."""
+
+    services = (SERVICE,)
+
+    def __init__(self, nodes: Sequence[str]) -> None:
+        self.ports: Mapping[str, int] = {node: free_port() for node in nodes}
+        front = Peer(AE_TITLE, _HOST, free_port())
+        self.fronts = Fronts(store=front, query=front)
+
+    def programs(self, node: str, store: Path) -> Mapping[str, Sequence[str]]:
+        """Return the archive alone."""
+        return {node: archive_program(node, store, (self.ports[node],))}
+
+    def document(self) -> str:
+        """Return the balancer's configuration."""
+        return site_yaml(self.fronts.store, self.ports)
+
+
+def archive_program(node: str, store: Path, ports: Sequence[int]) -> list[str]:
+    """Return the arguments of Python that run an archive at these ports."""
+    command = ["-m", "equipoise.sim.archive", "--ae", AE_TITLE, "--name", node, "--store", str(store)]
+    command += ["--port", str(ports[0])]
+    return command + [word for port in ports[1:] for word in ("--also", str(port))]
+
+
 class Site:
     """The processes of one simulated site."""
 
     def __init__(
-        self, places: Places, nodes: Sequence[str] = NODES, balancer: Sequence[str] = ("-m", "equipoise", "run")
+        self,
+        places: Places,
+        nodes: Sequence[str] = NODES,
+        balancer: Sequence[str] = ("-m", "equipoise", "run"),
+        scene: Scene | None = None,
     ) -> None:
         self._balancer_arguments = tuple(balancer)
         self._places = places
-        self._nodes = tuple(nodes)
-        self._archives: dict[str, Process] = {}
-        self.ports: dict[str, int] = {}
+        self.scene: Scene = scene or Archives(nodes)
+        self._archives: dict[str, dict[str, Process]] = {}
         self.balancer: Process | None = None
         self.store = Store(places.store)
-        self.front = Peer(AE_TITLE, _HOST, free_port())
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """Each node, with the port at which it stores."""
+        return self.scene.ports
+
+    @property
+    def front(self) -> Peer:
+        """Where the balancer takes what is stored."""
+        return self.scene.fronts.store
 
     def start_archives(self) -> None:
         """Start all archives, at the same time.  Raises: EquipoiseError, OSError."""
-        with ThreadPoolExecutor(len(self._nodes)) as pool:
-            list(pool.map(self.start_archive, self._nodes))
+        with ThreadPoolExecutor(max(1, len(self.ports))) as pool:
+            list(pool.map(self.start_archive, self.ports))
 
     def start_archive(self, node: str) -> None:
-        """Start one archive, where it was if it ran before.  Raises: EquipoiseError, OSError."""
-        command = [sys.executable, "-m", "equipoise.sim.archive", "--end-with-input", "--ae", AE_TITLE]
-        command += [
-            "--name",
-            node,
-            "--port",
-            str(self.ports.get(node) or free_port()),
-            "--store",
-            str(self._places.store),
-        ]
-        process, line = start_ready(command, self._places.log(node), _READY_S, environment(self._places))
-        self._archives[node] = process
-        self.ports[node] = json.loads(line)["port"]
+        """Start one node, where it was if it ran before.  Raises: EquipoiseError, OSError."""
+        running = self._archives.setdefault(node, {})
+        for name, arguments in self.scene.programs(node, self._places.store).items():
+            command = [sys.executable, *arguments, "--end-with-input"]
+            running[name], _ = start_ready(command, self._places.log(name), _READY_S, environment(self._places))
 
     def kill_archive(self, node: str) -> None:
-        """End one archive as a power cut does."""
-        process = self._archives.pop(node)
-        process.kill()
-        process.wait()
+        """End one node as a power cut does: all that runs on it at once."""
+        programs = self._archives.pop(node).values()
+        for process in programs:
+            process.kill()
+        for process in programs:
+            process.wait()
 
     def is_running(self, node: str) -> bool:
         """Say whether this archive was started and not killed."""
@@ -105,13 +161,13 @@ class Site:
     def start_balancer(self) -> None:
         """Write site.yaml and start the balancer with it; it is not ready yet.  Raises: OSError."""
         config = self._places.work / "site.yaml"
-        config.write_text(site_yaml(self.front, {node: self.ports[node] for node in self._nodes}), encoding="utf-8")
+        config.write_text(self.scene.document(), encoding="utf-8")
         command = [sys.executable, *self._balancer_arguments, str(config)]
         self.balancer = start_detached(command, self._places.log("balancer"), environment(self._places))
 
     def dead(self) -> list[str]:
         """Return what ended though nobody asked it to, each with the end of its log."""
-        running = {**self._archives, **({"balancer": self.balancer} if self.balancer else {})}
+        running = self._programs() | ({"balancer": self.balancer} if self.balancer else {})
         return [
             f"{name} ended with exit code {process.returncode}: {self._log_tail(name)}"
             for name, process in running.items()
@@ -123,9 +179,9 @@ class Site:
         stubborn = []
         if self.balancer is not None and not _end(self.balancer, patience_s=6.0):
             stubborn.append(f"the balancer (process {self.balancer.pid}) did not end within 6 s of SIGTERM")
-        for process in self._archives.values():
+        for process in self._programs().values():
             process.terminate()
-        for process in self._archives.values():
+        for process in self._programs().values():
             _end(process, patience_s=2.0)
         # The engines run in sessions of their own and outlive a supervisor that was killed.
         for pid in processes_of(self._places):
@@ -133,6 +189,9 @@ class Site:
             kill(pid, SIGKILL)
         _wait(lambda: not processes_of(self._places), patience_s=2.0)
         return stubborn
+
+    def _programs(self) -> dict[str, Process]:
+        return {name: process for programs in self._archives.values() for name, process in programs.items()}
 
     def _log_tail(self, name: str) -> str:
         try:
@@ -142,7 +201,7 @@ class Site:
         return content.decode(errors="replace").strip() or "it said nothing"
 
 
-def site_yaml(front: Peer, ports: dict[str, int]) -> str:
+def site_yaml(front: Peer, ports: Mapping[str, int]) -> str:
     """Return the configuration of the balancer."""
     nodes = "".join(f"      {node}: {{address: '{_HOST}:{port}'}}\n" for node, port in ports.items())
     return (

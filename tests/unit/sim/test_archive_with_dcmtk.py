@@ -98,6 +98,27 @@ def test_getscu_gets_the_study_back(
     assert stored(got) == fingerprints(study)
 
 
+def test_findscu_is_told_the_worklist_of_its_station(start_archive: StartArchive, dcmtk: Find) -> None:
+    archive = start_archive()
+    keys = ("-k", "AccessionNumber", "-k", "(0040,0100)[0].ScheduledStationAETitle=MR1")
+    answer = run(dcmtk("findscu"), "-W", "-aec", "PACS", *keys, archive.host, archive.port)
+    assert [f"ACC-MR1-{number}" in answer for number in (1, 2, 3, 4)] == [True, True, True, False]
+    assert "ACC-CT1" not in answer
+
+
+def test_every_port_of_an_archive_answers(tmp_path: Path, dcmtk: Find) -> None:
+    ports = [str(free_port()) for _ in range(3)]
+    command = [sys.executable, "-m", "equipoise.sim.archive", "--store", str(tmp_path), "--end-with-input"]
+    command += ["--port", ports[0], "--also", ports[1], "--also", ports[2]]
+    process, _ = start_ready(command, tmp_path / "log", timeout_s=20)
+    try:
+        for port in ports:
+            run(dcmtk("echoscu"), "-aec", "PACS", "127.0.0.1", port)
+    finally:
+        kill(process.pid)
+        process.wait()
+
+
 @pytest.fixture
 def receiver(tmp_path: Path, dcmtk: Find) -> Iterator[Peer]:
     """DCMTK's storescp; the archive dials it."""

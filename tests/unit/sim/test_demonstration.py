@@ -48,7 +48,7 @@ class RelayInPlaceOfBalancer:
 
     def override(self, pattern: str, action: str, weight: int | None = None) -> list[str]:
         change = self._drained.add if action == "drain" else self._drained.discard
-        change(pattern.removeprefix(f"{SERVICE}/"))
+        change(pattern.removeprefix("*/"))
         return [pattern]
 
     def _node(self, name: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from equipoise.sim.audit import Audit
-from equipoise.sim.ledger import Tally
-from equipoise.sim.outcome import Outcome, Phase
+from equipoise.sim.ledger import Mishap, Tally
+from equipoise.sim.outcome import Done, Outcome, Phase
 from equipoise.sim.story import Deed, beats
 
 GOOD = Outcome(
@@ -43,6 +43,52 @@ def test_failed_associations_alone_are_no_problem() -> None:
 )
 def test_each_of_these_alone_is_a_problem(change: dict[str, Any], problem: str) -> None:
     assert replace(GOOD, **change).problems() == [problem]
+
+
+DONE = (
+    Done(Deed.KILL, ("b",), 10.0, 10.1),
+    Done(Deed.DRAIN, ("c",), 20.0, 20.1),
+    Done(Deed.RETURN, ("b", "c"), 30.0, 32.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("node", "began_s", "ended_s", "is_excused"),
+    [
+        ("b", 9.9, 10.05, True),  # open when its node was killed
+        ("b", 10.05, 10.2, True),  # begun while it was being killed
+        ("", 9.9, 10.05, True),  # a log-in: any node may have had it
+        ("b", 10.2, 10.3, False),  # begun when it was dead: another node was to take it
+        ("a", 9.9, 10.05, False),  # at a node that lived
+        ("c", 19.9, 20.05, False),  # a drained node lets requests end
+    ],
+)
+def test_a_request_may_fail_only_under_a_node_that_is_killed(
+    node: str, began_s: float, ended_s: float, is_excused: bool
+) -> None:
+    tally = Tally(pages=1, failed_pages=(Mishap(node, began_s, ended_s, "answered 502"),))
+    problems = replace(GOOD, tally=tally, done=DONE).problems()
+    assert problems == ([] if is_excused else [f"1 requests failed on nodes that nobody killed: {node}: answered 502"])
+
+
+@pytest.mark.parametrize(
+    ("node", "at_s", "is_excused"),
+    [
+        ("b", 9.0, False),
+        ("b", 12.0, True),
+        ("c", 25.0, True),
+        ("c", 33.0, True),
+        ("c", 60.0, False),
+        ("a", 25.0, False),
+    ],
+)
+def test_a_session_may_be_lost_only_where_its_node_was_taken_out(node: str, at_s: float, is_excused: bool) -> None:
+    tally = Tally(pages=1, lost_sessions=(Mishap(node, at_s - 0.1, at_s, f"{node} → a"),))
+    assert bool(replace(GOOD, tally=tally, done=DONE).problems()) is not is_excused
+
+
+def test_a_portal_that_never_knew_anybody_is_a_problem() -> None:
+    assert replace(GOOD, tally=Tally(log_ins=3)).problems() == ["no page came with its session"]
 
 
 def test_a_moment_too_short_to_judge_is_not_judged() -> None:

@@ -1,0 +1,263 @@
+"""Each site template runs: simulated nodes behind its services, as its own checks see them and as clients use them.
+
+A node is an address of the loopback interface where every port of the template is served, so that checks of one fixed
+port and services that keep the client's port work as they stand.  Only the port numbers are others: free ones.
+"""
+
+import http.client
+import json
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import pytest
+
+from equipoise.base.clock import SystemClock
+from equipoise.sim.archive import Archive, ArchiveSettings
+from equipoise.sim.dicomweb import DicomwebServer
+from equipoise.sim.fhir import FhirServer
+from equipoise.sim.http_server import Handler
+from equipoise.sim.ledger import Ledger
+from equipoise.sim.peers import Peer
+from equipoise.sim.portal import Portal
+from equipoise.sim.worklist import WORKLIST, WorklistAsker
+from equipoise.sim.xds_client import XdsClient
+from equipoise.sim.xds_registry import Registry, registry_node
+from equipoise.sim.xds_repository import REPOSITORY_ID, Repository, repository_node
+from equipoise.templates.model import Template
+from equipoise.templates.reader import names, read
+from tests.system.balancer import Balancer, eventually
+from tests.system.certificates import Authority
+from tests.unit.sim.nodes import RunningNode
+
+FRONT = "127.0.0.1"
+NODES = {"a": "127.0.0.21", "b": "127.0.0.22"}
+HEALTH = {"interval": "1s", "timeout": "2s", "rise": "1", "fall": "2"}
+ANSWERS = {"/api/health/": "allServicesOperative"}
+
+
+def free_everywhere() -> int:
+    """Return a port that is free at the balancer's address and at those of the nodes."""
+    while True:
+        port = SystemRandom().randrange(10_000, 32_000)
+        try:
+            for host in (FRONT, *NODES.values()):
+                socket.create_server((host, port)).close()
+        except OSError:
+            continue
+        return port
+
+
+class Site:
+    """A template with ports that are free here, and its nodes."""
+
+    def __init__(self, template: Template, directory: Path) -> None:
+        self.template = template
+        self._directory = directory
+        self._issued = Authority(directory / "authority").issue("localhost").both
+        self._free: dict[int, int] = {}
+        self._running: dict[str, list[Callable[[], None]]] = {node: [] for node in NODES}
+        registry = RunningNode(registry_node("registry", Registry(directory / "registry")).handle)
+        self.registry_url, self._close_registry = registry.url, registry.close
+
+    def answers(self) -> dict[str, str]:
+        """Return what the template asks for beyond addresses."""
+        known = {"called_ae": "PACS", "cert": str(self._issued), "path": "/xds", "repository": REPOSITORY_ID}
+        return {name: value for name, value in known.items() if name in self.template.asks}
+
+    def ports(self, part: str) -> list[int]:
+        """Return where clients come to a part."""
+        written = self.template.services[part]["ports"]
+        return [self.free(int(port)) for port in (self._filled(written) if isinstance(written, str) else written)]
+
+    def node_ports(self, part: str) -> list[int]:
+        """Return where the nodes of a part listen."""
+        _, colon, port = self.template.services[part]["nodes"].partition(":")
+        return [self.free(int(self._filled(port)[0]))] if colon else self.ports(part)
+
+    def free(self, port: int) -> int:
+        """Return the port that stands for one of the template's."""
+        return self._free.setdefault(port, free_everywhere())
+
+    def document(self) -> str:
+        """Return the balancer's configuration, as JSON, which is YAML."""
+        use = {"template": self.template.name, "name": "t", "vip": FRONT, "nodes": NODES, **self.answers()}
+        parts = {part: self._overrides(part) for part in self.template.services}
+        return json.dumps({"site": "template", "drain_timeout": "1s", "use": [{**use, "services": parts}]})
+
+    def start(self, node: str) -> None:
+        """Start all that runs on a node."""
+        dicom = [part for part in self.template.services if self._protocol(part) == "dicom"]
+        if ports := sorted({port for part in dicom for port in self.node_ports(part)}):
+            settings = ArchiveSettings("PACS", node, self._directory / "store", NODES[node], ports[0], tuple(ports[1:]))
+            archive = Archive(settings)
+            archive.start()
+            self._running[node].append(archive.stop)
+        served: set[int] = set()  # two parts may share a port of the nodes, as Orthanc's web and DICOMweb do
+        for part in self.template.services:
+            if part not in dicom:
+                for port in sorted(set(self.node_ports(part)) - served):
+                    self._serve(node, part, port)
+                    served.add(port)
+
+    def stop(self, node: str) -> None:
+        """End all that runs on a node."""
+        while self._running[node]:
+            self._running[node].pop()()
+
+    def close(self) -> None:
+        for node in NODES:
+            self.stop(node)
+        self._close_registry()
+
+    def _serve(self, node: str, part: str, port: int) -> None:
+        tls = None
+        if self._protocol(part) == "https":
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(self._issued)
+        server = RunningNode(self._handler(node, self._protocol(part)), NODES[node], port, tls)
+        self._running[node].append(server.close)
+
+    def _handler(self, node: str, protocol: str) -> Handler:
+        store = self._directory / "store"
+        match protocol:
+            case "xds":
+                return repository_node(node, Repository(self._directory / "documents", self.registry_url)).handle
+            case "fhir":
+                return FhirServer(node).handle
+            case "dicomweb":
+                return DicomwebServer(node, store).handle
+        web, dicomweb = Portal(node, ANSWERS, any_path=True), DicomwebServer(node, store)
+
+        async def both(exchange: Any) -> None:
+            await (dicomweb if exchange.request.path.endswith("/studies") else web).handle(exchange)
+
+        return both
+
+    def _protocol(self, part: str) -> str:
+        return str(self.template.services[part]["protocol"])
+
+    def _overrides(self, part: str) -> dict[str, Any]:
+        health = dict(HEALTH)
+        if checked := self.template.services[part]["health"].get("port"):
+            health["port"] = str(self.free(int(checked)))
+        over: dict[str, Any] = {"ports": self.ports(part), "health": health}
+        if ":" in self.template.services[part]["nodes"]:
+            (port,) = self.node_ports(part)
+            over["nodes"] = {node: {"address": f"{host}:{port}"} for node, host in NODES.items()}
+        return over
+
+    def _filled(self, text: str) -> list[str]:
+        asked = re.fullmatch(r"\$\{(\w+)\}", text)
+        return [self.template.asks[asked[1]].default or ""] if asked else [text]
+
+
+def page(port: int, tls: bool = False) -> str:
+    """Return which node serves the page at a port."""
+    connection: http.client.HTTPConnection
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(FRONT, port, timeout=10, context=context)
+    else:
+        connection = http.client.HTTPConnection(FRONT, port, timeout=10)
+    try:
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        response.read()
+        assert response.status == 200, f"{port}: {response.status} {response.reason}"
+        return response.headers["x-served-by"]
+    finally:
+        connection.close()
+
+
+def search(port: int) -> str:
+    """Return which node answers a search of DICOMweb."""
+    connection = http.client.HTTPConnection(FRONT, port, timeout=10)
+    try:
+        connection.request("GET", "/dicom-web/studies", headers={"Accept": "application/dicom+json"})
+        response = connection.getresponse()
+        response.read()
+        assert response.status == 204, "an archive without studies"
+        return response.headers["x-served-by"]
+    finally:
+        connection.close()
+
+
+def documents(site: Site, port: int) -> None:
+    """Have a document kept, registered, found and given back."""
+    client = XdsClient(site.registry_url, f"http://{FRONT}:{port}/xds")
+    content = b"--part\r\n\r\n\x00" * 10_000
+    found = client.get(client.provide_and_register(content, "P1"))
+    assert found is not None
+    assert client.retrieve(found) == content
+
+
+def worklist(port: int) -> None:
+    """Ask for a worklist, which every simulated archive has."""
+    ledger = Ledger(SystemClock())
+    asker = WorklistAsker("CT1", Peer("PACS", FRONT, port), ledger=ledger, stop=threading.Event(), pause_s=0)
+    asker.ask()
+    tally = ledger.tally()
+    assert (tally.worklists, tally.differences, dict(tally.failures)) == (1, (), {}), WORKLIST
+
+
+def use(site: Site, part: str) -> None:
+    """Use a service as its clients do, at each of its ports."""
+    service = site.template.services[part]
+    for port in site.ports(part):
+        match str(service["protocol"]):
+            case "dicom":
+                worklist(port)
+            case "xds":
+                documents(site, port)
+            case "dicomweb":
+                assert search(port) in NODES
+            case "http" | "https" | "tcp":
+                assert page(port, tls=service["protocol"] == "https") in NODES
+            case other:
+                raise AssertionError(f"{part}: no client for {other}")
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def states(balancer: Balancer, node: str) -> Mapping[str, str]:
+    """Return the state of a node in each service."""
+    services = balancer.status()["services"]
+    return {name: f"{of['nodes'][node]['state']} {of['nodes'][node]['check']}" for name, of in services.items()}
+
+
+def all_are(balancer: Balancer, nodes: Sequence[str], state: str) -> bool:
+    return all(said.startswith(f"{state} {{") for node in nodes for said in states(balancer, node).values())
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_template_serves_and_loses_a_node(name: str, stack: ExitStack, tmp_path: Path) -> None:
+    site = Site(read(name), tmp_path)
+    stack.callback(site.close)
+    for node in NODES:
+        site.start(node)
+    balancer = stack.enter_context(Balancer(site.document()))
+    try:
+        eventually(lambda: all_are(balancer, [*NODES], "up"), 15, "all nodes up, as the template checks them")
+        for part in site.template.services:
+            use(site, part)
+        site.stop("a")
+        eventually(lambda: all_are(balancer, ["a"], "down"), 15, "node a down in all services")
+        assert all_are(balancer, ["b"], "up")
+        for part in site.template.services:
+            use(site, part)
+        site.start("a")
+        eventually(lambda: all_are(balancer, ["a"], "up"), 15, "node a up again")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {states(balancer, 'a')}; {states(balancer, 'b')}") from error
