@@ -7,7 +7,7 @@
 #   make check     format, lint, types, import contracts, unit, property, playbook and golden tests, docs; under two minutes
 #   make system    whole processes, with real peers
 #   make fault     of these the fault run alone: everything that can fail does, and nothing acknowledged is lost
-#   make bench     throughput and memory beside HAProxy, TLS, overhead, studies (needs root); writes bench/results
+#   make bench     throughput and memory beside HAProxy, TLS, overhead, studies, the web (needs root); writes bench/results
 #   make fuzz      property tests with ever new examples, until stopped
 #   make golden    write the expected output of the golden tests anew: read that diff
 #   make docs      write what is generated in docs/reference
@@ -29,8 +29,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --e
 PYTEST := env --default-signal=INT $(BIN)/python -m pytest
 
 DEMO_FOR ?= 30s
-TEST_PACKAGES := dcmtk odil orthanc
-BENCH_PACKAGES := gcc libc6-dev libssl-dev openssl haproxy dcmtk iproute2
+# chromium is 113 MB to fetch and the largest by far; the browser's test is skipped where it is not.
+TEST_PACKAGES := chromium curl dcmtk haproxy libnss3-tools odil orthanc orthanc-dicomweb
+BENCH_PACKAGES := gcc libc6-dev libssl-dev openssl haproxy dcmtk iproute2 nginx-light nghttp2-client
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
@@ -69,6 +70,8 @@ bench: $(DEV) bench-packages
 	$(BIN)/python -m bench.tls
 	$(BIN)/python -m bench.overhead
 	$(BIN)/python -m bench.studies
+	$(BIN)/python -m bench.web
+	$(BIN)/python -m bench.toggles
 
 fuzz: $(DEV)
 	while $(PYTEST) -p tools.fuzz --timeout 0 tests/property; do :; done
