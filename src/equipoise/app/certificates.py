@@ -40,10 +40,12 @@ class Spoiled:
     """One setting whose file cannot be used, and why.
 
     Attributes:
+        service: Whose it is.
         problem: At its place in the document.
         paths: All files that are used together with it, itself among them.
     """
 
+    service: str
     problem: Problem
     paths: tuple[str, ...]
 
@@ -51,7 +53,7 @@ class Spoiled:
 def spoiled(document: Document) -> list[Spoiled]:
     """Return what is wrong with the files that services name."""
     return [
-        Spoiled(document.problem(str(error), "services", name, *path), files_of(getattr(service, str(path[0]))))
+        Spoiled(name, document.problem(str(error), "services", name, *path), files_of(getattr(service, str(path[0]))))
         for name, service in document.site.services.items()
         for path, error in _unusable(service)
     ]
@@ -68,7 +70,7 @@ def ended(document: Document, changed: Collection[str], now_s: float) -> list[Sp
                 ends_s = read_certificates(cert)[0].not_after_s
                 if ends_s <= now_s:
                     message = f"the certificate in {cert} ended on {rfc3339(ends_s)}; have another one issued"
-                    found.append(Spoiled(document.problem(message, "services", name, *path, "cert"), paths))
+                    found.append(Spoiled(name, document.problem(message, "services", name, *path, "cert"), paths))
     return found
 
 

@@ -19,7 +19,9 @@ def status_document(
     nodes: NodeBook,
     observed: Observation,
     absent: Collection[str],
+    *,
     certificates: Sequence[CertificateState] = (),
+    left_out: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the status of everything.
 
@@ -29,12 +31,16 @@ def status_document(
         observed: The engines' counters.
         absent: Addresses that services listen on and that are not on this machine.
         certificates: How it stands with the files of TLS.
+        left_out: Services that no engine serves, because their files of TLS cannot be used.
     """
     states = nodes.states()
     services = {service.name: _service(service, nodes, states, observed, absent) for service in plan.services}
     for service in plan.services:
         if service.routes:
             services[service.name] |= _routed(service, services)
+        if service.name in left_out:
+            reason = "it is not served: its files of TLS cannot be used; it comes by itself once they are whole"
+            services[service.name] |= {"state": "down", "reason": reason}
         if files := {state.key: state.status() for state in certificates if state.service == service.name}:
             services[service.name]["tls"] = files
     return {"site": plan.site, "plan": plan.digest, "services": services}

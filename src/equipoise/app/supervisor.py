@@ -12,9 +12,10 @@ from random import SystemRandom
 from typing import Any
 
 from equipoise import __version__
-from equipoise.app.certificates import CertificateState, Expiries, problems, watch
+from equipoise.app.able import able
+from equipoise.app.certificates import CertificateState, Expiries, problems, spoiled, watch
 from equipoise.app.converge import converge
-from equipoise.app.document import DocumentStore
+from equipoise.app.document import DocumentStore, last_plan
 from equipoise.app.engines import Engines
 from equipoise.app.inputs import Inputs, look_again, read, read_to_start
 from equipoise.app.learned import LearnedFile
@@ -79,16 +80,18 @@ class Supervisor:
         self, store: DocumentStore, directories: Directories, clock: Clock, journal: Journal, announce: Announce
     ) -> None:
         self._store = store
+        self._directories = directories
         self._clock = clock
         self._journal = journal
         self._announce = announce
         self._catalogue = catalogue()
         self._tasks = Tasks(self._task_failed)
         self._gateway = GatewayEngine(directories, self._tasks, clock, self._emit, journal.write)
-        self._engines = Engines([self._gateway, HaproxyEngine(directories, self._tasks, clock, self._emit)])
+        self._haproxy = HaproxyEngine(directories, self._tasks, clock, self._emit)
+        self._engines = Engines([self._gateway, self._haproxy])
         self._nodes = NodeBook(directories.state / "overrides.json")
         self._health = HealthRunner(checks(), self._tasks, clock, self._heard, random=SystemRandom())
-        self._plan = _NO_PLAN
+        self._plan = self._served = _NO_PLAN
         self._inputs: Inputs | None = None
         self._certificates: list[CertificateState] = []
         self._expiries = Expiries()
@@ -107,14 +110,16 @@ class Supervisor:
             self._nodes.configure(plan, await self._engines.adopt(), forget=False)
             adopted = self._engines.adopted
             self._engines.prepare(self._nodes.states())
-            await converge(plan, None, self._engines, inputs.document)
+            has_run = last_plan(self._directories.state, self._catalogue) if self._haproxy.adopted else None
+            served = await self._able(plan, inputs, has_run)
+            await converge(served, None, self._engines, inputs.document)
         except EquipoiseError:
             await self.fail_to_start()
             raise
         self._emit(SupervisorStarted(pid=os.getpid(), version=__version__, adopted=adopted))
         if unusable is not None:  # ADR 0007: after a restart of the machine the other services must not be down too
             self._emit(TaskHindered(task="files of TLS", reason=f"{unusable}; what needs them waits for better ones"))
-        await self._in_force(plan, inputs)
+        await self._in_force(plan, served, inputs)
         self._tasks.spawn("watch", forever(_WATCH_EVERY_S, self._engines.watch, self._task_failed))
         self._tasks.spawn("facts", forever(_LOOK_AT_FACTS_EVERY_S, self._look_at_facts, self._task_failed))
         self._tasks.spawn(
@@ -169,7 +174,10 @@ class Supervisor:
     async def status(self) -> dict[str, Any]:
         """Return how things stand."""
         observed = await self._engines.observe()
-        return status_document(self._plan, self._nodes, observed, self._absent, self._certificates)
+        left_out = {service.name for service in self._plan.services if self._served.service(service.name) is None}
+        return status_document(
+            self._plan, self._nodes, observed, self._absent, certificates=self._certificates, left_out=left_out
+        )
 
     async def preview(self, document: str) -> Preview:
         """Say what `document` would change.  Raises: ConfigError."""
@@ -218,7 +226,7 @@ class Supervisor:
         async with self._changing:
             inputs = await self._read(text, str(self._store.path))
             plan = guard(self._plan, inputs.compiled(), force)
-            changes, running = diff(self._plan, plan), self._plan
+            changes, running = diff(self._plan, plan), self._served
             await converge(plan, running, self._engines, inputs.document)
             try:
                 if replace:
@@ -226,12 +234,18 @@ class Supervisor:
             except EquipoiseError:
                 await converge(running, plan, self._engines)
                 raise
-            await self._in_force(plan, inputs)
+            await self._in_force(plan, plan, inputs)
             return Preview(plan.digest, changes, unresolved(inputs, plan))
 
-    async def _in_force(self, plan: Plan, inputs: Inputs) -> None:
-        """Follow up on a plan that every engine serves."""
+    async def _able(self, plan: Plan, inputs: Inputs, running: Plan | None) -> Plan:
+        """Return the part of a plan that can be served while files of TLS cannot be used."""
+        wrong = await asyncio.to_thread(spoiled, inputs.document)
+        return able(plan, {each.service for each in wrong}, running)
+
+    async def _in_force(self, plan: Plan, served: Plan, inputs: Inputs) -> None:
+        """Follow up on a plan; every engine serves it, or what can be served of it."""
         changes, self._plan, self._inputs = diff(self._plan, plan), plan, inputs
+        self._served = served
         if (problem := self._nodes.configure(plan, {}, forget=True)) is not None:
             self._emit(TaskHindered(task="overrides", reason=problem))
         self._health.set_targets(_targets(plan))
@@ -274,12 +288,13 @@ class Supervisor:
         async with self._changing:
             if self._inputs is inputs:  # else another document came in the meantime, with its own facts
                 plan = now.compiled()
-                await converge(plan, self._plan, self._engines, now.document)
-                await self._in_force(plan, now)
+                served = await self._able(plan, now, self._served) if self._served != self._plan else plan
+                await converge(served, self._served, self._engines, now.document)
+                await self._in_force(plan, served, now)
 
     async def _may_be_mended(self, inputs: Inputs) -> bool:
         """Say whether a gateway that read files while they could not be used may have them now."""
-        lacking = (await self._gateway.observe()).problems
+        lacking = self._served != self._plan or (await self._gateway.observe()).problems
         return bool(lacking) and not await asyncio.to_thread(problems, inputs.document)
 
     async def _look_at_certificates(self) -> None:

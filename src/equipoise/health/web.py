@@ -19,6 +19,15 @@ from equipoise.health.base import Link, one_line
 
 _MAX_HEAD_BYTES = 64 * 1024
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,64}/[a-z0-9!#$&^_.+-]{1,64}\Z")  # RFC 6838 section 4.2
+_HINTS = {
+    **dict.fromkeys((301, 302, 307, 308), "set health.path, or health.tls, to where it leads"),
+    400: "a server with several sites wants its name in health.host",
+    401: "it needs a log-in; let this balancer ask without one, or use check http with status 401",
+    403: "allow this balancer there",
+    404: "correct health.path, or health.host where the server has several sites",
+    421: "set health.host to the server's name",
+    429: "the node thinks that it is asked too often; set health.interval",
+}
 
 Headers = Sequence[tuple[str, str]]
 
@@ -136,20 +145,7 @@ def redirect(answer: Answer) -> str:
 
 
 def _hint(status: int, hints: Mapping[int, str]) -> str:
-    known = {
-        301: "set health.path, or health.tls, to where it leads",
-        302: "set health.path, or health.tls, to where it leads",
-        307: "set health.path, or health.tls, to where it leads",
-        308: "set health.path, or health.tls, to where it leads",
-        400: "a server with several sites wants its name in health.host",
-        401: "it needs a log-in; let this balancer ask without one, or use check http with status 401",
-        403: "allow this balancer there",
-        404: "correct health.path, or health.host where the server has several sites",
-        421: "set health.host to the server's name",
-        429: "the node thinks that it is asked too often; set health.interval",
-        **hints,
-    }
-    said = known.get(status, "the node's log says why" if status >= 500 else "")
+    said = {**_HINTS, **hints}.get(status, "the node's log says why" if status >= 500 else "")
     return f"; {said}" if said else ""
 
 

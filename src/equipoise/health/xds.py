@@ -30,12 +30,13 @@ _HINTS = {
     405: "correct health.path: this one takes no SOAP",
     415: "correct health.path: this service takes no SOAP 1.2, or not in the form that IHE wants",
 }
+_NO_SAML = "it wants a SAML assertion (XUA), which no check has: use check http or tcp for this node"
 _FAULTS = {
     "ActionNotSupported": "this web service is another one: correct health.path",
     "DestinationUnreachable": "it wants its own address: set health.host to the name in its endpoint address",
     "EndpointUnavailable": "the service behind this address is away; the node's log says why",
-    "InvalidSecurity": "it wants a SAML assertion (XUA), which no check has: use check http or tcp for this node",
-    "FailedAuthentication": "it wants a SAML assertion (XUA), which no check has: use check http or tcp for this node",
+    "InvalidSecurity": _NO_SAML,
+    "FailedAuthentication": _NO_SAML,
     "MustUnderstand": "this service knows no WS-Addressing: correct health.path",
     "Sender": "it does not take this request: correct health.path, or see the node's log",
     "VersionMismatch": "this service speaks SOAP 1.1: correct health.path",

@@ -99,8 +99,8 @@ class Demonstration:
         self._removed = Audit()
 
     def start(self) -> None:
-        """Start archives and balancer, wait until every node is up, begin to work.  Raises: EquipoiseError, OSError."""
-        self._site.start_archives()
+        """Start nodes and balancer, wait until every node is up, begin to work.  Raises: EquipoiseError, OSError."""
+        self._site.start_nodes()
         self._site.start_balancer()
         self._wait_until_up()
         self._began_s = self._tidied_s = self._clock.monotonic()
@@ -178,7 +178,7 @@ class Demonstration:
         self._phase_starts.append((f"after {beat.text}", began_s))
         for node in sorted(beat.nodes, key=self._site.is_running, reverse=True):  # to start one takes seconds
             if beat.deed is Deed.KILL:
-                self._site.kill_archive(node)
+                self._site.kill_node(node)
             elif beat.deed is Deed.DRAIN:
                 self._control.override(f"*/{node}", "drain")
             else:
@@ -190,7 +190,7 @@ class Demonstration:
         if self._site.is_running(node):
             self._control.override(f"*/{node}", "enable")
         else:
-            self._site.start_archive(node)
+            self._site.start_node(node)
 
     def _tidy(self) -> None:
         """Compare and remove the oldest studies, so that a long demonstration does not fill the disk."""

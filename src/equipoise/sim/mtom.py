@@ -41,8 +41,7 @@ def read(content_type: str, body: bytes) -> Package:
     if not isinstance(boundary, str) or not 1 <= len(boundary) <= 70:  # RFC 2046 section 5.1.1
         raise PeerError(f"multipart without a boundary: {content_type!r}")
     parts = _parts(body, boundary.encode("ascii", "replace"))
-    start = str(header.get_param("start", "")).strip("<>")
-    root = start if start else next(iter(parts))
+    root = str(header.get_param("start", "")).strip("<>") or next(iter(parts))
     if root not in parts:
         raise PeerError(f"the part {root!r}, which `start` names, is not there")
     return Package(parts.pop(root), parts)

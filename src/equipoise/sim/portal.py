@@ -43,7 +43,7 @@ class Portal:
         self._name = name
         self._answers = answers
         self._any_path = any_path
-        self._sessions: dict[str, int] = {}
+        self._sessions: dict[str, None] = {}  # in their order: the oldest one ends where there are too many
         self._counts: Counter[str] = Counter()
 
     async def handle(self, exchange: Exchange) -> None:
@@ -94,7 +94,7 @@ class Portal:
         if len(self._sessions) >= _MOST_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         token = secrets.token_hex(16)
-        self._sessions[token] = 0
+        self._sessions[token] = None
         cookie = ("set-cookie", f"{SESSION_COOKIE}={token}; Path=/; HttpOnly")
         await exchange.answer(200, b"welcome\n", _TEXT, [*self._served(), cookie])
 
@@ -106,7 +106,6 @@ class Portal:
         if token not in self._sessions:
             self._counts["session lost"] += 1
             return "lost"
-        self._sessions[token] += 1
         return "kept"
 
     async def _echo(self, exchange: Exchange) -> None:

@@ -120,7 +120,7 @@ class Site:
         self._balancer_arguments = tuple(balancer)
         self._places = places
         self.scene: Scene = scene or Archives(nodes)
-        self._archives: dict[str, dict[str, Process]] = {}
+        self._running: dict[str, dict[str, Process]] = {}
         self.balancer: Process | None = None
         self.store = Store(places.store)
 
@@ -134,29 +134,29 @@ class Site:
         """Where the balancer takes what is stored."""
         return self.scene.fronts.store
 
-    def start_archives(self) -> None:
-        """Start all archives, at the same time.  Raises: EquipoiseError, OSError."""
+    def start_nodes(self) -> None:
+        """Start all nodes, at the same time.  Raises: EquipoiseError, OSError."""
         with ThreadPoolExecutor(max(1, len(self.ports))) as pool:
-            list(pool.map(self.start_archive, self.ports))
+            list(pool.map(self.start_node, self.ports))
 
-    def start_archive(self, node: str) -> None:
+    def start_node(self, node: str) -> None:
         """Start one node, where it was if it ran before.  Raises: EquipoiseError, OSError."""
-        running = self._archives.setdefault(node, {})
+        programs = self._running.setdefault(node, {})
         for name, arguments in self.scene.programs(node, self._places.store).items():
             command = [sys.executable, *arguments, "--end-with-input"]
-            running[name], _ = start_ready(command, self._places.log(name), _READY_S, environment(self._places))
+            programs[name], _ = start_ready(command, self._places.log(name), _READY_S, environment(self._places))
 
-    def kill_archive(self, node: str) -> None:
+    def kill_node(self, node: str) -> None:
         """End one node as a power cut does: all that runs on it at once."""
-        programs = self._archives.pop(node).values()
+        programs = self._running.pop(node).values()
         for process in programs:
             process.kill()
         for process in programs:
             process.wait()
 
     def is_running(self, node: str) -> bool:
-        """Say whether this archive was started and not killed."""
-        return node in self._archives
+        """Say whether this node was started and not killed."""
+        return node in self._running
 
     def start_balancer(self) -> None:
         """Write site.yaml and start the balancer with it; it is not ready yet.  Raises: OSError."""
@@ -191,7 +191,7 @@ class Site:
         return stubborn
 
     def _programs(self) -> dict[str, Process]:
-        return {name: process for programs in self._archives.values() for name, process in programs.items()}
+        return {name: process for programs in self._running.values() for name, process in programs.items()}
 
     def _log_tail(self, name: str) -> str:
         try:

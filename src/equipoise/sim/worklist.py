@@ -79,7 +79,7 @@ class WorklistAsker:
             return
         expected = {str(item.AccessionNumber) for item in scheduled(self._request())}
         found = {str(item.AccessionNumber) for item in items}
-        self._ledger.worklist([f"worklist of {self._ae_title}: {uid}" for uid in sorted(expected ^ found)])
+        self._ledger.worklist([f"worklist of {self._ae_title}: {accession}" for accession in sorted(expected ^ found)])
 
     def _query(self) -> list[Any]:
         contexts = [build_context(WORKLIST, [ExplicitVRLittleEndian])]

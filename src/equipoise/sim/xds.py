@@ -179,7 +179,7 @@ def query_response(objects: Iterable[Element], troubles: Sequence[XdsError] = ()
 
 
 def raise_troubles(response: Element) -> None:
-    """Raise the first error that an answer names, None where it is a success.  Raises: XdsError."""
+    """Raise the first error that an answer names; of a success, nothing.  Raises: XdsError."""
     status = next((one.get("status", "") for one in response.iter() if one.get("status")), "")
     if status != SUCCESS:
         for error in response.iter(f"{{{RS}}}RegistryError"):

@@ -61,9 +61,7 @@ def parse(name: str, text: str) -> Template:
         asks={key: _ask(value) for key, value in content["asks"].items()},
         services=content["services"],
         documents=content.get("documents", {}),
-        sources={
-            path: source for path, source in reading.sources.items() if path.split(".")[0] in ("services", "asks")
-        },
+        sources={path: source for path, source in reading.sources.items() if path.startswith(_WITH_SOURCES)},
         text=text,
     )
 

@@ -13,6 +13,7 @@ import pytest
 from equipoise.app.wiring import catalogue
 from equipoise.base.clock import SystemClock
 from equipoise.base.errors import EquipoiseError
+from equipoise.config.fields import split_port
 from equipoise.config.loading import load
 from equipoise.sim.demonstration import Demonstration, NodeView, changes
 from equipoise.sim.modality import Pace
@@ -41,11 +42,11 @@ class Relays:
     def __init__(self, site: Site, scene: TemplateScene) -> None:
         self._site = site
         self._listeners = []
-        for part, port in scene._fronts.items():
-            listener = socket.create_server(("127.0.0.1", port))
+        for service in load(scene.document(), "site.yaml", catalogue()).site.services.values():
+            listener = socket.create_server(service.listeners[0][:2])
             self._listeners.append(listener)
-            places = {node: ports[part] for node, ports in scene._nodes.items()}
-            threading.Thread(target=self._accept, args=(listener, places), daemon=True).start()
+            ports = [split_port(node.address)[1] or 0 for node in service.nodes.values()]
+            threading.Thread(target=self._accept, args=(listener, ports), daemon=True).start()
         self._scene = scene
 
     def close(self) -> None:
@@ -60,17 +61,16 @@ class Relays:
     def override(self, pattern: str, action: str, weight: int | None = None) -> list[str]:
         raise AssertionError(f"{pattern} {action}: nobody is drained in this story")
 
-    def _accept(self, listener: socket.socket, places: dict[str, int]) -> None:
+    def _accept(self, listener: socket.socket, ports: list[int]) -> None:
         while True:
             try:
                 client, (host, _) = listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._relay, args=(client, host, places), daemon=True).start()
+            threading.Thread(target=self._relay, args=(client, host, ports), daemon=True).start()
 
-    def _relay(self, client: socket.socket, host: str, places: dict[str, int]) -> None:
-        first = int(host.rpartition(".")[2]) % len(places)
-        ports = list(places.values())
+    def _relay(self, client: socket.socket, host: str, ports: list[int]) -> None:
+        first = int(host.rpartition(".")[2]) % len(ports)
         for port in (*ports[first:], *ports):
             with suppress(OSError):
                 node = socket.create_connection(("127.0.0.1", port))

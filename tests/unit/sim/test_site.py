@@ -23,18 +23,18 @@ def is_served(port: int) -> bool:
     return True
 
 
-def test_a_killed_archive_returns_to_its_port_and_close_leaves_none(tmp_path: Path) -> None:
+def test_a_killed_node_returns_to_its_port_and_close_leaves_none(tmp_path: Path) -> None:
     places = Places(work=tmp_path, short=tmp_path)
     site = Site(places, nodes=("a", "b"))
     try:
-        site.start_archives()
+        site.start_nodes()
         port = site.ports["a"]
         assert is_served(port)
-        site.kill_archive("a")
+        site.kill_node("a")
         assert not site.is_running("a")
         assert not is_served(port)
         assert site.dead() == [], "a node that was killed on purpose is no finding"
-        site.start_archive("a")
+        site.start_node("a")
         assert site.ports["a"] == port
         assert is_served(port)
     finally:

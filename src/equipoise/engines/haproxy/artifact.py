@@ -78,12 +78,14 @@ class Pool:
         nodes: Those that stand in the configuration, by name, in its order: the id of each in HAProxy.
         table: The stick table that remembers clients' nodes, or None.
         cut: Whether what is open on a node that goes down is ended.
+        reads_http: Whether requests are read one by one, so that what is open ends with its request.
     """
 
     service: str
     nodes: Mapping[str, int]
     table: str | None
     cut: bool
+    reads_http: bool = True
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,15 @@ class Files:
             raise EngineError(str(error)) from None
 
     def write_parts(self, artifact: Artifact) -> list[Refusal]:
-        """Write certificates and pages; return which certificates cannot be read.  Raises: EngineError."""
+        """Write certificates and pages; return which certificates cannot be read.  Raises: EngineError.
+
+        A copy of certificates that is there stays, since its name says what was in them: what HAProxy serves it can be
+        given again, whatever the files hold by now.
+        """
         refusals = []
         for bundle in artifact.bundles:
+            if (self.directory / bundle.name).exists():
+                continue
             try:
                 content = _content(bundle)
             except OSError as error:

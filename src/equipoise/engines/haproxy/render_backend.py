@@ -33,7 +33,8 @@ _POSTED = "{ method POST } only_asks"
 _ASKING = ("urn:ihe:iti:2007:RegistryStoredQuery", "urn:ihe:iti:2007:RetrieveDocumentSet")
 _COOKIE_DIGITS = 12
 _MOST_IDS = 1 << 30  # an id is a positive number of 32 bits with a sign
-_SHORTEST_CHECK_S = 1.0  # our own check may be quicker; HAProxy's is there for when nobody else looks
+# Our own check may be quicker, or much slower; HAProxy's is there for when nobody else looks.
+_SHORTEST_CHECK_S, _LONGEST_CHECK_S = 1.0, 10.0
 
 
 def backend(service: Service) -> Iterator[Line | ServerLine]:
@@ -65,6 +66,7 @@ def pool(service: Service) -> Pool:
         nodes=_ids(service),
         table=service.name if by_source else None,
         cut=service.on_down == "cut",
+        reads_http=service.reads_http,
     )
 
 
@@ -161,7 +163,7 @@ def _servers(service: Service) -> Iterator[Line | ServerLine]:
 
 def _common(service: Service) -> str:
     health = service.health
-    every = duration(max(_SHORTEST_CHECK_S, health.interval))
+    every = duration(min(max(_SHORTEST_CHECK_S, health.interval), _LONGEST_CHECK_S))
     words = f"default-server check inter {every} rise {health.rise} fall {health.fall}"
     if service.slow_start_s and service.balance in _GROWING:
         words += f" slowstart {duration(service.slow_start_s)}"

@@ -68,6 +68,8 @@ def _timeouts(service: Service) -> Iterator[Line]:
         yield inside(f"timeout http-request {duration(given.request_s)}", at(service, "timeouts", "request"))
         yield inside(f"timeout http-keep-alive {duration(given.idle_s)}", at(service, "timeouts", "idle"))
         yield inside(f"timeout client {duration(given.stall_s)}", at(service, "timeouts", "stall"))
+        # A client may write just when an idle connection is closed for a reload, and not dare to ask again.
+        yield inside("option idle-close-on-response")
         yield inside("option http-ignore-probes  # browsers connect ahead of need: no 408 for those that say nothing")
     else:
         yield inside(f"timeout client {duration(given.idle_s)}", at(service, "timeouts", "idle"))

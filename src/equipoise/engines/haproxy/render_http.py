@@ -15,12 +15,12 @@ from equipoise.engines.haproxy.render_tls import speaks_tls
 from equipoise.engines.haproxy.render_values import at, inside, networks, whole_seconds, within
 from equipoise.plan.model import Service
 
-# No host has these; it goes into Forwarded between quotes.  No regular expression: under systemd's
+# No host has these, and in Forwarded it stands without quotation marks.  No regular expression: under systemd's
 # MemoryDenyWriteExecute HAProxy cannot compile one, and each request would pay for it.
 _ODD = """-m sub '"' '\\' '(' ')' ',' ';' '<' '=' '>' '@' '/' '?' ' '"""
 _LONGEST_HOST = 261  # a name of 255 characters (RFC 1035 section 2.3.4) and a port
-# What servers take for the truth about a client.  With `_` too: CGI and WSGI cannot tell the two apart.
-_CLAIMS = ("forwarded", "real-ip", "real_ip")
+# What servers take for the truth about a client.  Of `forwarded` every kind: CGI reads X_Forwarded_For alike.
+_CLAIMS = ("forwarded -m sub", "x-real-ip")
 _BELIEVED = "{ var(txn.believed) -m bool }"
 _MOST_PROXIES = 4  # trusted ones behind each other, whose entries in X-Forwarded-For are passed over
 
@@ -28,9 +28,9 @@ _MOST_PROXIES = 4  # trusted ones behind each other, whose entries in X-Forwarde
 def request_lines(service: Service) -> Iterator[Line]:
     """Yield the rules, in the order in which they are carried out; `family_line` stands before them."""
     path = at(service, "http")
-    yield inside(
-        "# A Host that cannot be quoted is no host; HTTP/1.0 may come without one, and is told where it came to."
-    )
+    yield inside("# HAProxy lets NUL in a value pass, and to some servers the text ends there (RFC 9110 section 5.5).")
+    yield inside("http-request deny deny_status 400 if { req.hdrs,url_enc -m sub %00 }", path)
+    yield inside("# A Host with such signs is no host; HTTP/1.0 may come without one, and is told where it came to.")
     yield from _host_of_none(service)
     yield inside(f"http-request deny deny_status 400 if {{ req.fhdr(host) {_ODD} }}", path)
     yield inside(f"http-request deny deny_status 400 if {{ req.fhdr(host),length gt {_LONGEST_HOST} }}", path)
@@ -69,14 +69,14 @@ def _believe(service: Service) -> Iterator[Line]:
     if not trusted:
         yield inside("# What a client claims about itself is taken out.")
         for claim in _CLAIMS:
-            yield inside(f"http-request del-header {claim} -m sub", at(service, "http"))
+            yield inside(f"http-request del-header {claim}", at(service, "http"))
         return
     path = at(service, "http", "trust_forwarded")
     yield inside("# What a client claims about itself is taken out; proxies that are trusted are believed.", path)
     yield from networks("trusted", trusted, path)
     yield inside(f"http-request set-var(txn.believed) bool(true) if {within('trusted', trusted)}", path)
     for claim in _CLAIMS:
-        yield inside(f"http-request del-header {claim} -m sub unless {_BELIEVED}", path)
+        yield inside(f"http-request del-header {claim} unless {_BELIEVED}", path)
     yield inside("# Who asks is the last one in X-Forwarded-For that is not a trusted proxy itself.", path)
     for hop in range(1, _MOST_PROXIES + 1):
         source = f"http-request set-src req.hdr_ip(x-forwarded-for,-{hop})"
@@ -107,12 +107,15 @@ def _tell(service: Service) -> Iterator[Line]:
         yield inside(f"http-request set-header {header} {value}{unless_believed}", path)
     scheme = "%[req.fhdr(x-forwarded-proto)]" if believes else _scheme(service)
     host = "%[req.fhdr(x-forwarded-host)]" if believes else "%[req.fhdr(host)]"
-    told = f'proto={scheme};host="{host}"'
-    if not _may_be_ipv6(service):
-        yield inside(f"http-request set-header Forwarded 'for=%[src];{told}'", path)
-        return
-    yield inside(f"http-request set-header Forwarded 'for=%[src];{told}' if !is_ipv6", path)
-    yield inside(f"http-request set-header Forwarded 'for=\"[%[src]]\";{told}' if is_ipv6", path)
+    forms = (
+        [("for=%[src]", "!is_ipv6"), ('for="[%[src]]"', "is_ipv6")] if _may_be_ipv6(service) else [("for=%[src]", "")]
+    )
+    # Orthanc reads no quotation marks, and a port may not stand without them: then servers go by Host.
+    yield inside(f"acl has_port req.fhdr({'x-forwarded-host' if believes else 'host'}) -m sub :", path)
+    for client, family in forms:
+        told = f"http-request set-header Forwarded '{client};proto={scheme}"
+        yield inside(f"{told}' if has_port {family}".rstrip(), path)
+        yield inside(f"{told};host={host}' if !has_port {family}".rstrip(), path)
 
 
 def _scheme(service: Service) -> str:

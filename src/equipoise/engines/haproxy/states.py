@@ -8,9 +8,6 @@
 A client that is remembered by its address is forgotten as soon as its node drains or leaves, or it would be led there
 again.  Leaves out when a drain is over (whoever calls knows), and the socket that the commands go through.
 
-Tried on 2.6.12 and 2.8.25: on a pool that cuts, HAProxy ends what is open for `maint` as it does for its own check, so
-there a disabled node ends its open requests too.
-
 Source: HAProxy management guide 2.6, section 9.3 (`set server`, `clear table`, `shutdown sessions server`).
 """
 
@@ -59,16 +56,20 @@ def _of_one(pool: Pool, number: int, key: str, state: NodeState, *, over: bool) 
 
 
 def cuts(pool: Pool, before: NodeStates, now: NodeStates) -> tuple[str, ...]:
-    """Return what ends all that is open on nodes that went down just now, where the pool is to be cut."""
-    if not pool.cut:
-        return ()
+    """Return what ends all that is open on nodes that are to have nothing open from now on.
+
+    These are nodes that are down, where the pool is to be cut; and disabled ones where bytes pass as they are, for
+    there no message has an end that could be waited for.
+    """
     keys = [node_key(pool.service, name) for name in pool.nodes]
-    return tuple(f"shutdown sessions server {key}" for key in keys if _is_down(now, key) and not _is_down(before, key))
+    ended = [key for key in keys if _is_to_end(pool, now.get(key)) and not _is_to_end(pool, before.get(key))]
+    return tuple(f"shutdown sessions server {key}" for key in ended)
 
 
-def _is_down(states: NodeStates, key: str) -> bool:
-    state = states.get(key)
-    return state is not None and state.state == "down"
+def _is_to_end(pool: Pool, state: NodeState | None) -> bool:
+    if state is None:
+        return False
+    return (state.state == "down" and pool.cut) or (state.state == "disabled" and not pool.reads_http)
 
 
 def _administered(state: NodeState, *, over: bool) -> str:

@@ -61,7 +61,7 @@ def test_claims_of_a_client_are_replaced(program: str, directory: Path, nodes: t
         "x-forwarded-proto": "http",
         "x-forwarded-host": "pacs.example:8080",
         "x-forwarded-port": str(port),
-        "forwarded": 'for=127.0.0.1;proto=http;host="pacs.example:8080"',
+        "forwarded": "for=127.0.0.1;proto=http",
     }
 
 
@@ -70,7 +70,7 @@ def test_an_ipv6_client_is_quoted(program: str, directory: Path, nodes: tuple[No
     with running(program, directory, plan_of(text)):
         told = once(port, to="::1").told
     assert told["x-forwarded-for"] == "::1"
-    assert told["forwarded"] == f'for="[::1]";proto=http;host="[::1]:{port}"'
+    assert told["forwarded"] == 'for="[::1]";proto=http'
 
 
 def test_trusted_proxies_are_believed(program: str, directory: Path, nodes: tuple[Node, Node]) -> None:
@@ -81,9 +81,9 @@ def test_trusted_proxies_are_believed(program: str, directory: Path, nodes: tupl
         told = asked(kept, X__Forwarded__Proto="https", **behind).told
         assert told["x-forwarded-for"] == "5.5.5.5"  # 6.6.6.6 is what that client claimed
         assert told["x-forwarded-port"] == "443"
-        assert told["forwarded"] == 'for=5.5.5.5;proto=https;host="pacs.example"'
+        assert told["forwarded"] == "for=5.5.5.5;proto=https;host=pacs.example"
         told = asked(kept, X__Forwarded__For="2001:db8::7", X__Forwarded__Proto='a";for=9', Host="x").told
-        assert told["forwarded"] == 'for="[2001:db8::7]";proto=http;host="x"'
+        assert told["forwarded"] == 'for="[2001:db8::7]";proto=http;host=x'
         told = asked(kept, Host="x").told  # each request is looked at anew
         assert told["x-forwarded-for"] == "127.0.0.1"
 
