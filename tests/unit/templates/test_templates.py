@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from equipoise.app import wiring
+from equipoise.base.errors import ConfigError
 from equipoise.config.loading import load
 from equipoise.config.models import Catalogue, Site
 from equipoise.plan.compile import compile_plan, to_json
@@ -32,11 +33,15 @@ def template(request: pytest.FixtureRequest) -> Template:
     return read(request.param)
 
 
-def used(template: Template, catalogue: Catalogue, more: str = "") -> Site:
-    """Return a site with this template alone, with all that it asks for and has no default."""
+def entry(template: Template, *more: str, name: str = "pacs") -> str:
+    """Return an entry of `use` with all that the template asks for and has no default."""
     asked = [f"{name}: {GIVEN.get(name, '1.2.3')}" for name, ask in template.asks.items() if ask.default is None]
-    entry = ", ".join([f"template: {template.name}", "name: pacs", *asked, *([more] if more else [])])
-    return load(f"site: s\nuse: [{{{entry}}}]\n", "site.yaml", catalogue).site
+    return f"{{{', '.join([f'template: {template.name}', f'name: {name}', *asked, *more])}}}"
+
+
+def used(template: Template, catalogue: Catalogue, *more: str) -> Site:
+    """Return a site with this template alone."""
+    return load(f"site: s\nuse: [{entry(template, *more)}]\n", "site.yaml", catalogue).site
 
 
 def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -92,10 +97,8 @@ def test_a_golden_case_shows_it(template: Template) -> None:
 
 
 def test_two_uses_of_it_live_side_by_side(template: Template, catalogue: Catalogue) -> None:
-    asked = [f"{name}: {GIVEN.get(name, '1.2.3')}" for name, ask in template.asks.items() if ask.default is None]
-    one = ", ".join([f"template: {template.name}", "name: one", *asked])
-    other = one.replace("name: one", "name: other").replace("10.0.0.", "10.0.1.")
-    site = load(f"site: s\nuse:\n  - {{{one}}}\n  - {{{other}}}\n", "f", catalogue).site
+    one, other = entry(template, name="one"), entry(template, name="other").replace("10.0.0.", "10.0.1.")
+    site = load(f"site: s\nuse:\n  - {one}\n  - {other}\n", "f", catalogue).site
     assert len(site.services) == 2 * len(template.services)
 
 
@@ -124,5 +127,5 @@ def test_a_dicom_echo_is_one_line_away(catalogue: Catalogue) -> None:
 def test_all_checks_and_balances_that_templates_name_are_there(catalogue: Catalogue) -> None:
     """A template that names what an installation does not have is refused where it is used."""
     smaller = replace(catalogue, checks={"tcp": catalogue.checks["tcp"]})
-    with pytest.raises(Exception, match=r"not known.*from template infinitt_pacs"):
+    with pytest.raises(ConfigError, match=r"not known.*from template infinitt_pacs"):
         used(read("infinitt_pacs"), smaller)
