@@ -1,3 +1,3 @@
 """Equipoise: a load balancer for medical imaging."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -1,5 +1,6 @@
 """Other programs: started in a session of their own, so that they outlive us and a terminal's Ctrl-C."""
 
+import asyncio
 import os
 import resource
 import select
@@ -128,6 +129,21 @@ def is_alive(pid: int) -> bool:
     except (OSError, IndexError):
         return False
     return state not in "ZX"
+
+
+async def has_ended(pid: int) -> None:
+    """Wait until a process has ended, whoever started it."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, over.set)  # pidfd_open(2): readable once it has
+    try:
+        await over.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGTERM) -> None:

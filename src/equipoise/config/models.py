@@ -84,7 +84,7 @@ class Persistence(Strict):
     fallback: Annotated[str, *word(("none", "source_ip"))] = "source_ip"
     """With `cookie`: what a client without one is known by."""
     cookie: CookieName = "EQUIPOISE"
-    """With `cookie`: its name."""
+    """With `cookie`: its name; services at one address need different ones."""
     same_site: Annotated[str, *word(("lax", "strict", "none"))] = "lax"
     """With `cookie`: whether browsers send it from pages of other sites; `none` for a viewer within another site's
     frame, which needs TLS."""

@@ -1,5 +1,7 @@
+import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from equipoise.base.errors import EquipoiseError
 from equipoise.base.processes import (
     arguments,
+    has_ended,
     is_alive,
     kill,
     processes,
@@ -78,3 +81,21 @@ def test_a_process_is_known_by_its_command_line(tmp_path: Path) -> None:
     process.wait(20)
     assert arguments(process.pid) == ()
     assert session(process.pid) is None
+
+
+def test_the_end_of_a_process_is_noticed_at_once_whoever_started_it() -> None:
+    async def scene() -> float:
+        sleeper = subprocess.Popen(["sleep", "60"])
+        loop = asyncio.get_running_loop()
+        waiting = loop.create_task(has_ended(sleeper.pid))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        since_s = loop.time()
+        sleeper.kill()
+        await asyncio.wait_for(waiting, 5)
+        took_s = loop.time() - since_s
+        sleeper.wait()
+        await asyncio.wait_for(has_ended(sleeper.pid), 5)  # one that is gone already
+        return took_s
+
+    assert asyncio.run(scene()) < 1

@@ -4,7 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
+
+from equipoise.base.clock import SystemClock
+from equipoise.health.asking import Outcome
+from equipoise.health.base import Check
+from equipoise.health.runner import probe_once
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -69,6 +74,15 @@ async def serving(script: Script, host: str = "127.0.0.1", port: int = 0) -> Asy
         for task in talks:
             task.cancel()
         await asyncio.gather(*talks, return_exceptions=True)
+
+
+async def probed(check: Check, script: Script, **settings: Any) -> tuple[Outcome, bytes]:
+    """Ask a peer once, and return what came of it and what the peer heard."""
+    async with serving(script) as peer:
+        params = check.params.model_validate({"timeout": 5.0, **settings})
+        outcome = await probe_once(check, params, "127.0.0.1", peer.port, SystemClock())
+        await peer.left_alone()
+        return outcome, bytes(peer.heard[0].data)
 
 
 async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,22 +5,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from equipoise.base.clock import SystemClock
 from equipoise.health.asking import Outcome
 from equipoise.health.checks.qido import CHECK, Params
-from equipoise.health.runner import probe_once
 from tests.unit.health.conftest import Run
-from tests.unit.health.fake_peer import Script, serving
+from tests.unit.health.fake_peer import Script, probed
 from tests.unit.health.peers.http import answering, closing, page, status
 from tests.unit.health.peers.qido import DICOM_JSON, SICK, STUDY
 
 
 async def asked(script: Script, **settings: Any) -> tuple[Outcome, str]:
-    async with serving(closing(script)) as peer:
-        params = Params.model_validate({"timeout": 5.0, **settings})
-        outcome = await probe_once(CHECK, params, "127.0.0.1", peer.port, SystemClock())
-        await peer.left_alone()
-        return outcome, peer.heard[0].data.decode()
+    outcome, heard = await probed(CHECK, closing(script), **settings)
+    return outcome, heard.decode()
 
 
 @pytest.mark.parametrize(

@@ -5,22 +5,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from equipoise.base.clock import SystemClock
 from equipoise.health.asking import Outcome
 from equipoise.health.checks.wado import CHECK, Params
-from equipoise.health.runner import probe_once
 from tests.unit.health.conftest import Run
-from tests.unit.health.fake_peer import Script, serving
+from tests.unit.health.fake_peer import Script, probed
 from tests.unit.health.peers.http import answering, page, status
 from tests.unit.health.peers.wado import FILE, RELATED, SETTINGS, related
 
 
 async def asked(script: Script, **settings: Any) -> tuple[Outcome, str]:
-    async with serving(script) as peer:
-        params = Params.model_validate({"timeout": 2.0, **SETTINGS, **settings})
-        outcome = await probe_once(CHECK, params, "127.0.0.1", peer.port, SystemClock())
-        await peer.left_alone()
-        return outcome, peer.heard[0].data.decode()
+    outcome, heard = await probed(CHECK, script, **{**SETTINGS, **settings})
+    return outcome, heard.decode()
 
 
 def test_the_request(run: Run) -> None:

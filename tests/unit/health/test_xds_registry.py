@@ -7,12 +7,10 @@ from xml.etree import ElementTree
 import pytest
 from pydantic import ValidationError
 
-from equipoise.base.clock import SystemClock
 from equipoise.health.asking import Outcome
 from equipoise.health.checks.xds_registry import CHECK, Params
-from equipoise.health.runner import probe_once
 from tests.unit.health.conftest import Run
-from tests.unit.health.fake_peer import Script, serving
+from tests.unit.health.fake_peer import Script, probed
 from tests.unit.health.peers.http import answering, page
 from tests.unit.health.peers.xds_registry import (
     FAILURE,
@@ -29,11 +27,7 @@ from tests.unit.health.peers.xds_registry import (
 
 
 async def asked(script: Script, **settings: Any) -> tuple[Outcome, bytes]:
-    async with serving(script) as peer:
-        params = Params.model_validate({"timeout": 2.0, **SETTINGS, **settings})
-        outcome = await probe_once(CHECK, params, "127.0.0.1", peer.port, SystemClock())
-        await peer.left_alone()
-        return outcome, bytes(peer.heard[0].data)
+    return await probed(CHECK, script, **{**SETTINGS, **settings})
 
 
 ADDRESSING = "http://www.w3.org/2005/08/addressing"

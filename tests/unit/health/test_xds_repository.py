@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from equipoise.base.clock import SystemClock
 from equipoise.health.asking import Outcome
 from equipoise.health.checks.xds_repository import CHECK, Params
-from equipoise.health.runner import probe_once
 from tests.unit.health.conftest import Run
-from tests.unit.health.fake_peer import Script, serving
+from tests.unit.health.fake_peer import Script, probed
 from tests.unit.health.peers.http import answering, page
 from tests.unit.health.peers.xds_registry import FAILURE, SUCCESS, errors, soap
 from tests.unit.health.peers.xds_repository import MTOM, SETTINGS, packed, retrieved
@@ -20,11 +18,7 @@ NOBODY_HAS = retrieved(FAILURE, errors("XDSDocumentUniqueIdError"))
 
 
 async def asked(script: Script, **settings: Any) -> tuple[Outcome, bytes]:
-    async with serving(script) as peer:
-        params = Params.model_validate({"timeout": 5.0, **SETTINGS, **settings})
-        outcome = await probe_once(CHECK, params, "127.0.0.1", peer.port, SystemClock())
-        await peer.left_alone()
-        return outcome, bytes(peer.heard[0].data)
+    return await probed(CHECK, script, **{**SETTINGS, **settings})
 
 
 @pytest.mark.parametrize(

@@ -66,3 +66,11 @@ def dcmtk() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture
+def idle_program(tmp_path: Path) -> Path:
+    """A program in place of the balancer, which does nothing and does not end."""
+    path = tmp_path / "idle.py"
+    path.write_text("import time\ntime.sleep(60)\n")
+    return path

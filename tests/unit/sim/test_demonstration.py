@@ -4,7 +4,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from equipoise.sim.site import SERVICE, Places, Site, processes_of
 from equipoise.sim.story import Beat, Deed
 from equipoise.sim.studies import Kind
 from equipoise.sim.workload import Department
+from tests.unit.sim.relaying import accept_all, connect_through
 
 DEPARTMENT = Department(
     modalities=(("MR1", Kind.MR), ("MR2", Kind.MR)),
@@ -37,7 +37,7 @@ class RelayInPlaceOfBalancer:
         self._drained: set[str] = set()
         self._turn = 0
         self._listener = socket.create_server((site.front.host, site.front.port))
-        threading.Thread(target=self._accept, daemon=True).start()
+        threading.Thread(target=accept_all, args=(self._listener, self._relay), daemon=True).start()
 
     def close(self) -> None:
         self._listener.close()
@@ -56,43 +56,16 @@ class RelayInPlaceOfBalancer:
         check = {"ok": state != "down", "reason": "connection refused"}
         return {"state": state, "connections": 0, "bytes_in": 0, "bytes_out": 0, "check": check}
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self._relay(client)
-
-    def _relay(self, client: socket.socket) -> None:
+    def _relay(self, client: socket.socket, _: str) -> None:
         names = [name for name in sorted(self._site.ports) if name not in self._drained]
         self._turn += 1
-        for name in names[self._turn % len(names) :] + names:
-            try:
-                node = socket.create_connection(("127.0.0.1", self._site.ports[name]))
-            except OSError:
-                continue
-            for source, target in ((client, node), (node, client)):
-                threading.Thread(target=_pump, args=(source, target), daemon=True).start()
-            return
-        client.close()
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-    for end in (source, target):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+        connect_through(client, [self._site.ports[name] for name in names[self._turn % len(names) :] + names])
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    program = tmp_path / "idle.py"
-    program.write_text("import time\ntime.sleep(60)\n")
+def site(tmp_path: Path, idle_program: Path) -> Iterator[Site]:
     places = Places(work=tmp_path, short=tmp_path)
-    site = Site(places, nodes=("a", "b", "c"), balancer=(str(program),))
+    site = Site(places, nodes=("a", "b", "c"), balancer=(str(idle_program),))
     yield site
     site.close()
     assert processes_of(places) == []

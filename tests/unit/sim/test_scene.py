@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from equipoise.sim.story import Beat, Deed
 from equipoise.sim.studies import Kind
 from equipoise.sim.workload import Department
 from equipoise.templates.reader import names
+from tests.unit.sim.relaying import accept_all, connect_through
 
 DEPARTMENT = Department(
     modalities=(("MR1", Kind.MR), ("CR1", Kind.RADIOGRAPHY)),
@@ -46,7 +47,7 @@ class Relays:
             listener = socket.create_server(service.listeners[0][:2])
             self._listeners.append(listener)
             ports = [split_port(node.address)[1] or 0 for node in service.nodes.values()]
-            threading.Thread(target=self._accept, args=(listener, ports), daemon=True).start()
+            threading.Thread(target=accept_all, args=(listener, partial(_relay, ports)), daemon=True).start()
         self._scene = scene
 
     def close(self) -> None:
@@ -61,32 +62,10 @@ class Relays:
     def override(self, pattern: str, action: str, weight: int | None = None) -> list[str]:
         raise AssertionError(f"{pattern} {action}: nobody is drained in this story")
 
-    def _accept(self, listener: socket.socket, ports: list[int]) -> None:
-        while True:
-            try:
-                client, (host, _) = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._relay, args=(client, host, ports), daemon=True).start()
 
-    def _relay(self, client: socket.socket, host: str, ports: list[int]) -> None:
-        first = int(host.rpartition(".")[2]) % len(ports)
-        for port in (*ports[first:], *ports):
-            with suppress(OSError):
-                node = socket.create_connection(("127.0.0.1", port))
-                for source, target in ((client, node), (node, client)):
-                    threading.Thread(target=_pump, args=(source, target), daemon=True).start()
-                return
-        client.close()
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-    for end in (source, target):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+def _relay(ports: list[int], client: socket.socket, host: str) -> None:
+    first = int(host.rpartition(".")[2]) % len(ports)
+    connect_through(client, [*ports[first:], *ports])
 
 
 @pytest.fixture
@@ -95,11 +74,9 @@ def scene() -> TemplateScene:
 
 
 @pytest.fixture
-def site(tmp_path: Path, scene: TemplateScene) -> Iterator[Site]:
-    program = tmp_path / "idle.py"
-    program.write_text("import time\ntime.sleep(60)\n")
+def site(tmp_path: Path, idle_program: Path, scene: TemplateScene) -> Iterator[Site]:
     places = Places(work=tmp_path, short=tmp_path)
-    site = Site(places, balancer=(str(program),), scene=scene)
+    site = Site(places, balancer=(str(idle_program),), scene=scene)
     yield site
     site.close()
     assert processes_of(places) == []

@@ -13,7 +13,7 @@ from contextlib import suppress
 from equipoise.base.clock import Clock
 from equipoise.base.errors import EngineError, EquipoiseError
 from equipoise.base.paths import Directories
-from equipoise.base.processes import run_to_end
+from equipoise.base.processes import has_ended, run_to_end
 from equipoise.base.tasks import Tasks
 from equipoise.engines.base import Observation, Refusal
 from equipoise.engines.haproxy import blame
@@ -126,6 +126,7 @@ class HaproxyEngine:
         Nodes in maintenance are told as down: whether they were disabled is known to others.  Raises: EngineError.
         """
         states = await self._instance.adopt()
+        self._expect_end()
         self._drains.adopt([key for key, state in states.items() if state.state == "down"])
         return states
 
@@ -219,6 +220,7 @@ class HaproxyEngine:
                 await self._instance.reload(artifact.digest, artifact.pools)
             else:
                 await self._instance.start(await self._program(), artifact.digest)
+                self._expect_end()
         except EngineError:
             if before is not None:
                 await asyncio.to_thread(self._files.write_configuration, before)
@@ -253,6 +255,16 @@ class HaproxyEngine:
         self._telling.is_behind = True  # a disk that is full now may have room at the next look
         await asyncio.to_thread(self._files.write_configuration, self._text(artifact))
         self._telling.is_behind = False
+
+    def _expect_end(self) -> None:
+        """Have it noticed at once when HAProxy ends by itself, not only at the next look."""
+        if self._instance.pid:
+            self._tasks.spawn("haproxy.end", self._look_at_end(self._instance.pid))
+
+    async def _look_at_end(self, pid: int) -> None:
+        await has_ended(pid)
+        if pid == self._instance.pid:
+            await self.watch()
 
     def _expect_drain_end(self) -> None:
         if self._drain_end is not None:
