@@ -84,8 +84,9 @@ def test_a_process_is_known_by_its_command_line(tmp_path: Path) -> None:
 
 
 def test_the_end_of_a_process_is_noticed_at_once_whoever_started_it() -> None:
+    sleeper = subprocess.Popen(["sleep", "60"])
+
     async def scene() -> float:
-        sleeper = subprocess.Popen(["sleep", "60"])
         loop = asyncio.get_running_loop()
         waiting = loop.create_task(has_ended(sleeper.pid))
         await asyncio.sleep(0.1)
