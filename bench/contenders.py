@@ -17,12 +17,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from string import Template
+from typing import TypeAlias
 
 from bench import processes
 from bench.programs import HERE, BenchError, find_program, run_load
 
 STOCK, TUNED, GATEWAY, DIRECT = "haproxy-stock", "haproxy-tuned", "equipoise", "direct"
-START_LIMIT_S = 40
+_START_LIMIT_S, _STOP_LIMIT_S = 40, 15
+_ASK_EVERY_S = 0.2
+
+Ready: TypeAlias = Callable[[], str]  # what is wrong with a program that has been started; nothing once it serves
 
 
 def free_port(chance: random.Random) -> int:
@@ -67,38 +71,79 @@ class Contender:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-def _start(command: list[str], log: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A process that was started, and what descends from it or carries `mark` (NAME=VALUE) in its environment."""
+
+    process: subprocess.Popen[bytes]
+    mark: str
+    log: Path
+
+    def others(self) -> frozenset[int]:
+        """Return the processes beside the first one."""
+        return frozenset(processes.family(self.process.pid, self.mark))
+
+    def everything(self) -> frozenset[int]:
+        """Return all its processes."""
+        return self.others() | {self.process.pid}
+
+    def stop(self) -> None:
+        """End it, politely at first, then what it may have left."""
+        left = self.others()
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=_STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for pid in left | self.others():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def start(
+    name: str,
+    command: list[str],
+    site: Site,
+    environment: Mapping[str, str] | None = None,
+    mark: tuple[str, str] | None = None,
+) -> Program:
+    """Start a program in the directory of the site; `mark` is a variable that all its processes have, if not ours."""
+    own = ("EQUIPOISE_BENCH", f"{site.directory.name}-{name}")
+    log = site.directory / f"{name}.log"
     with log.open("wb") as output:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=log.parent
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=site.directory,
+            env={**os.environ, **(environment or {}), **dict([own])},
         )
+    return Program(process, "=".join(mark or own), log)
 
 
-def _stop(process: subprocess.Popen[bytes], rest: Callable[[], set[int]]) -> None:
-    """End a contender's main process, politely at first, then what it may have left."""
-    left = rest()
-    process.terminate()
+def await_serving(name: str, program: Program, ready: Ready) -> None:
+    """Wait until a program serves, and end one that does not.  Raises: BenchError, with its last words."""
+    end, said = time.monotonic() + _START_LIMIT_S, ""
     try:
-        process.wait(timeout=15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for pid in left | rest():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        while time.monotonic() < end and program.process.poll() is None:
+            if not (said := ready()):
+                return
+            time.sleep(_ASK_EVERY_S)
+    except BaseException:
+        program.stop()
+        raise
+    code = program.process.poll()
+    program.stop()
+    how = f"does not serve ({said})" if code is None else f"ended with {code}"
+    raise BenchError(f"{name} {how}; its last words:\n{program.log.read_text(errors='replace')[-2000:]}")
 
 
-def _wait_until_it_serves(
-    name: str, port: int, process: subprocess.Popen[bytes], log: Path, options: Mapping[str, str]
-) -> None:
-    """Ask for a C-ECHO association until one succeeds.  Raises: BenchError."""
-    end = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < end and process.poll() is None:
-        if run_load("echo", port, limit_s=10, count=1, seconds=5, patience=2, **options).errors == 0:
-            return
-        time.sleep(0.2)
-    how = "does not serve" if process.poll() is None else f"ended with {process.returncode}"
-    raise BenchError(f"{name} {how}; its last words:\n{log.read_text(errors='replace')[-2000:]}")
+def takes_associations(port: int, options: Mapping[str, str]) -> str:
+    """Return what is wrong with a C-ECHO association; nothing where it succeeds.  Raises: BenchError."""
+    echo = run_load("echo", port, limit_s=10, count=1, seconds=5, patience=2, **options)
+    return (echo.first_error or "an association failed") if echo.errors else ""
 
 
 def direct(site: Site) -> Contender:
@@ -106,36 +151,28 @@ def direct(site: Site) -> Contender:
     return Contender(DIRECT, site.nodes[0])
 
 
-def _launch(
-    name: str,
-    command: list[str],
-    site: Site,
-    port: int,
-    environment: Mapping[str, str],
-    options: Mapping[str, str] | None = None,
-) -> Contender:
-    """Start a relay and wait until it serves; its first process is the supervisor where others carry the traffic."""
-    options = options or {}
-    log, mark = site.directory / f"{name}.log", f"EQUIPOISE_RUNTIME_DIR={environment.get('EQUIPOISE_RUNTIME_DIR')}"
-    process = _start(command, log, {**os.environ, **environment})
-    rest = partial(processes.family, process.pid, mark)
-    stop = partial(_stop, process, rest)
-    try:
-        _wait_until_it_serves(name, port, process, log, options)
-    except BaseException:
-        stop()
-        raise
-    if relay := frozenset(rest()):
-        return Contender(name, port, relay, frozenset({process.pid}), stop, options)
-    return Contender(name, port, relay=frozenset({process.pid}), stop=stop, options=options)
+def launch(name: str, program: Program, port: int, options: Mapping[str, str], ready: Ready | None = None) -> Contender:
+    """Return a relay once it serves: `ready`, or where that is left out a C-ECHO, finds nothing wrong.
+
+    Its first process is the supervisor where others carry the traffic.  Raises: BenchError.
+    """
+    await_serving(name, program, ready or partial(takes_associations, port, options))
+    first = frozenset({program.process.pid})
+    if relay := program.others():
+        return Contender(name, port, relay, first, program.stop, options)
+    return Contender(name, port, first, stop=program.stop, options=options)
 
 
 def haproxy(name: str, template: str, site: Site, options: Mapping[str, str] | None = None) -> Contender:
     """Start HAProxy in mode tcp with one of our configurations.  Raises: BenchError."""
     port = free_port(site.chance)
     config = site.fill(HERE / "haproxy" / template, name, port, {})
-    command = [find_program("haproxy", "haproxy"), "-db", "-f", str(config)]
-    return _launch(name, command, site, port, {}, options)
+    return launch(name, start(name, haproxy_command(config), site), port, options or {})
+
+
+def haproxy_command(config: Path) -> list[str]:
+    """Return the command line of a HAProxy in the foreground.  Raises: BenchError."""
+    return [find_program("haproxy", "haproxy"), "-db", "-f", str(config)]
 
 
 def equipoise(
@@ -148,19 +185,30 @@ def equipoise(
     """Start Equipoise as a user does, in directories of its own.  Raises: BenchError."""
     port = free_port(site.chance)
     config = site.fill(HERE / template, name, port, places or {})
+    mark = ("EQUIPOISE_RUNTIME_DIR", str(runtime_directory(site, name)))
+    return launch(name, start_equipoise(name, config, site, mark), port, options or {})
+
+
+def start_equipoise(name: str, config: Path, site: Site, mark: tuple[str, str]) -> Program:
+    """Start Equipoise; `mark` is what its engines have of its environment."""
     environment = {
-        "EQUIPOISE_RUNTIME_DIR": str(site.directory / f"{name}-run"),
+        "EQUIPOISE_RUNTIME_DIR": str(runtime_directory(site, name)),
         "EQUIPOISE_STATE_DIR": str(site.directory / f"{name}-state"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE.parent / "src"), os.environ.get("PYTHONPATH")])),
     }
-    return _launch(name, [sys.executable, "-m", "equipoise", "run", str(config)], site, port, environment, options)
+    return start(name, [sys.executable, "-m", "equipoise", "run", str(config)], site, environment, mark)
+
+
+def runtime_directory(site: Site, name: str = GATEWAY) -> Path:
+    """Return where an Equipoise has its sockets."""
+    return site.directory / f"{name}-run"
 
 
 def another(name: str, command: str, site: Site, options: Mapping[str, str] | None = None) -> Contender:
     """Start any relay: `command` has the places {port}, {node_a} and {node_b}.  Raises: BenchError."""
     port = free_port(site.chance)
     filled = command.format(port=port, node_a=site.nodes[0], node_b=site.nodes[-1])
-    return _launch(name, shlex.split(filled), site, port, {}, options)
+    return launch(name, start(name, shlex.split(filled), site), port, options or {})
 
 
 CONTENDERS: dict[str, Callable[[Site], Contender]] = {

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import report
-from bench.contenders import Contender, Site
+from bench.contenders import Contender, Site, runtime_directory
 from bench.programs import HERE, BenchError
 from bench.question import Measured, Question, answer
 from bench.web_contenders import SIZES, equipoise, nodes
@@ -145,7 +145,7 @@ def measure(options: argparse.Namespace) -> Measured:
 
 
 def _measured(site: Site, contender: Contender, log: Path, effort: Effort) -> Measured:
-    client = Client(site.directory / "run" / "api.sock")
+    client = Client(runtime_directory(site) / "api.sock")
 
     def document(request_s: int) -> str:
         places = {"tls_port": contender.options["tls_port"], "request_s": str(request_s)}

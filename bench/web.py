@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import processes, report
-from bench.contenders import DIRECT, GATEWAY, STOCK, Contender
+from bench.contenders import DIRECT, GATEWAY, STOCK, Contender, Program
 from bench.programs import BenchError
 from bench.question import Measured, Question, answer
-from bench.web_contenders import CONTENDERS, NGINX, SIZES, Program, nodes
+from bench.web_contenders import CONTENDERS, NGINX, SIZES, nodes
 from bench.web_load import Asked, WebLoad, ask
 
 QUESTION = "How fast is the web relay, beside a stock HAProxy and nginx?"

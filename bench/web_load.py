@@ -61,7 +61,7 @@ class WebLoad:
 
 def ask(load: WebLoad, ports: Mapping[str, str], seconds: float) -> Asked:
     """Ask through a contender for so long; what is open then goes on to its end.  Raises: BenchError."""
-    return _by_tls(load, ports["tls_port"], seconds) if load.streams else ask_plain(load, ports["port"], seconds)
+    return _by_tls(load, ports["tls_port"], seconds) if load.streams else _by_plain(load, ports["port"], seconds)
 
 
 def plain_command(load: WebLoad, port: str, seconds: float, **more: str | int) -> list[str]:
@@ -80,7 +80,7 @@ def read_plain(said: str) -> Asked:
         raise BenchError(f"web_load said {said!r}, not a result: {error}") from None
 
 
-def ask_plain(load: WebLoad, port: str, seconds: float) -> Asked:
+def _by_plain(load: WebLoad, port: str, seconds: float) -> Asked:
     """Ask by HTTP/1.1.  Raises: BenchError."""
     return read_plain(_run(plain_command(load, port, seconds), seconds))
 
@@ -97,12 +97,12 @@ def _by_tls(load: WebLoad, port: str, seconds: float) -> Asked:
     ]
     said = _run([*command, f"https://127.0.0.1:{port}{load.path}"], seconds)
     try:
-        return _read_h2load(load, said)
+        return _read_h2load(said)
     except (AttributeError, ValueError) as error:
         raise BenchError(f"h2load said what cannot be read ({error}):\n{said[-1500:]}") from None
 
 
-def _read_h2load(load: WebLoad, said: str) -> Asked:
+def _read_h2load(said: str) -> Asked:
     """Return the result.  What is still open when time is up is no failure, and not counted but for its bytes."""
     time = _found(r"finished in ([\d.]+)(ms|s|us),", said)
     scale = {"s": 1.0, "ms": 1e-3, "us": 1e-6}[time[2]]

@@ -71,7 +71,10 @@ def wrong(entry: Entry, written: Mapping[str, Any], made: Mapping[str, str], tre
 def _persistence(entry: Entry) -> Iterator[Finding]:
     kept = entry.use.persistence
     if kept and not any(can_keep(entry, part, kept) for part in entry.parts):
-        said = f"no service of template {entry.template.name} can have this; it is for web browsers, or for DICOM"
+        said = (
+            f"no service of template {entry.template.name} can keep clients so: cookie is for web browsers, calling_ae "
+            "for DICOM; write source_ip, or take it out"
+        )
         yield entry.finding(said, "persistence")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from equipoise.base.errors import PeerError
 
-MOST_PARTS = 64
+_MOST_PARTS = 64
 _MAX_BOUNDARY_CHARACTERS = 256  # RFC 2046 says 70; Java frameworks have been seen to write more
 _PARAMETER = re.compile(r';\s*([A-Za-z0-9_-]{1,64})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;"\s]*))')
 
@@ -49,7 +49,7 @@ def read_parts(content_type: str, body: bytes) -> list[Part]:
     if not 1 <= len(boundary) <= _MAX_BOUNDARY_CHARACTERS:
         raise PeerError("a multipart answer whose Content-Type names no boundary")
     # What stands before the first line with the boundary is for no one, and so is what follows the last.
-    _, *pieces = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"), MOST_PARTS)
+    _, *pieces = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"), _MOST_PARTS)
     last = len(pieces) - 1
     return [_part(piece, whole=at < last) for at, piece in enumerate(pieces) if not piece.startswith(b"--")]
 

@@ -28,7 +28,7 @@ from equipoise.sim.http_server import Exchange, Headers, Request
 from equipoise.sim.node_process import arguments_of, run
 from equipoise.sim.websocket import accept_key, echo
 
-SESSION_COOKIE = "PORTALSESSION"
+_SESSION_COOKIE = "PORTALSESSION"
 _SHOWN = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "host")
 _HTML, _JSON, _TEXT = "text/html; charset=utf-8", "application/json", "text/plain; charset=utf-8"
 _LONGEST_S = 60.0
@@ -95,12 +95,12 @@ class Portal:
             del self._sessions[next(iter(self._sessions))]
         token = secrets.token_hex(16)
         self._sessions[token] = None
-        cookie = ("set-cookie", f"{SESSION_COOKIE}={token}; Path=/; HttpOnly")
+        cookie = ("set-cookie", f"{_SESSION_COOKIE}={token}; Path=/; HttpOnly")
         await exchange.answer(200, b"welcome\n", _TEXT, [*self._served(), cookie])
 
     def _session(self, request: Request) -> str:
         """Return `kept`, `none`, or `lost` where the client has a session that this node does not know."""
-        token = _cookie(request, SESSION_COOKIE)
+        token = _cookie(request, _SESSION_COOKIE)
         if token is None:
             return "none"
         if token not in self._sessions:

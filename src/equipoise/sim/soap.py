@@ -16,7 +16,7 @@ Element: TypeAlias = ElementTree.Element
 
 ENVELOPE = "http://www.w3.org/2003/05/soap-envelope"
 ADDRESSING = "http://www.w3.org/2005/08/addressing"
-ANONYMOUS = f"{ADDRESSING}/anonymous"
+_ANONYMOUS = f"{ADDRESSING}/anonymous"
 CONTENT_TYPE = "application/soap+xml"
 _MOST_DEPTH = 100  # an envelope with ebRIM in it has about fifteen levels
 
@@ -87,7 +87,7 @@ def request(action: str, to: str, body: Element) -> bytes:
     """Return an envelope that asks."""
     header = [_said("To", to), _said("MessageID", _new_id()), _said("Action", action, must_understand=True)]
     reply_to = _element("ReplyTo")
-    reply_to.append(_said("Address", ANONYMOUS))
+    reply_to.append(_said("Address", _ANONYMOUS))
     return _envelope([*header, reply_to], body)
 
 
