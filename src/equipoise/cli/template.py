@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from equipoise.base.errors import EquipoiseError
-from equipoise.cli.output import JSON_HELP, console, echo_json
+from equipoise.cli import output
+from equipoise.cli.output import JSON_HELP, echo_json
 
 if TYPE_CHECKING:
     from equipoise.templates.model import Ask, Template
@@ -40,7 +41,7 @@ def _print_table(templates: Any) -> None:
         table.add_column(title, overflow="fold")
     for each in templates:
         table.add_row(each.name, each.title, " ".join(each.services))
-    console().print(table)
+    output.show(table)
 
 
 def show(

@@ -232,6 +232,14 @@ class Service(Strict):
         return self.traits.reads_http and not self.is_passed_through
 
     @property
+    def always_secure(self) -> bool:
+        """Return whether clients come by TLS alone, at once or when they are sent there."""
+        if self.tls is None:
+            return False
+        plain = {listener.port for listener in self.listeners} - set(self.tls.ports)
+        return not self.tls.ports or not plain or self.http.redirect_to_https
+
+    @property
     def known_by(self) -> str:
         """Return what a client is known by: as written, else what is usual for the protocol."""
         return self.persistence.by or ("source_ip" if self.is_passed_through else self.traits.persistence)

@@ -55,17 +55,9 @@ def _persistence(service: Service) -> Iterator[Finding]:
     for key in ("fallback", "cookie", "same_site"):
         if by != "cookie" and key in kept.model_fields_set:
             yield Finding(("persistence", key), f"has no effect without `by: cookie`, and here it is {by}; take it out")
-    if by == "cookie" and kept.same_site == "none" and not _always_secure(service):
+    if by == "cookie" and kept.same_site == "none" and not service.always_secure:
         said = "browsers take `none` only together with TLS; add tls for all ports, or write lax"
         yield Finding(("persistence", "same_site"), said)
-
-
-def _always_secure(service: Service) -> bool:
-    """Return whether browsers come with TLS alone, at once or when they are sent there."""
-    if service.tls is None:
-        return False
-    plain = {listener.port for listener in service.listeners} - set(service.tls.ports)
-    return not service.tls.ports or not plain or service.http.redirect_to_https
 
 
 def _on_dicom(service: Service) -> Iterator[Finding]:

@@ -104,6 +104,7 @@ def _service(name: str, service: models.Service, facts: HostFacts) -> Service:
         proxy_protocol=ProxyProtocol(send=service.proxy_protocol.send, accept=service.proxy_protocol.accept),
         dicom=_dicom(service.dicom),
         reads_http=service.reads_http,
+        always_secure=service.always_secure,
         on_down=service.on_down,
         timeouts=_timeouts(service),
         http=_http(service.http),

@@ -36,7 +36,18 @@ class What(StrEnum):
 _Shown = tuple[Any, str]  # a value, and its text for people
 _Values = Plan | Service | Persistence | Dicom | Node | Tls | NodeTls | ProxyProtocol | PassiveHealth | Timeouts | Http
 _PARTS = ("persistence", "tls", "node_tls", "proxy_protocol", "passive_health", "timeouts", "http", "dicom")
-_SHOWN_OTHERWISE = ("digest", "services", "name", "health", "check", "nodes", "routes", "reads_http", *_PARTS)
+_SHOWN_OTHERWISE = (
+    "digest",
+    "services",
+    "name",
+    "health",
+    "check",
+    "nodes",
+    "routes",
+    "reads_http",
+    "always_secure",
+    *_PARTS,
+)
 _KEYS = {"gateway_workers": "gateway.workers", "fingerprint": "content of the files"}
 _SIGNS = {What.ADD: "+", What.REMOVE: "-", What.CHANGE: "~"}
 

@@ -174,6 +174,7 @@ class Service:
 
     Attributes:
         reads_http: Whether requests are read one by one; else bytes, associations or TLS pass as they are.
+        always_secure: Whether clients come by TLS alone, at once or when they are sent there.
     """
 
     name: str
@@ -199,6 +200,7 @@ class Service:
     node_tls: NodeTls | None = None
     proxy_protocol: ProxyProtocol = ProxyProtocol()
     reads_http: bool = False
+    always_secure: bool = False
     on_down: str = "keep"
     timeouts: Timeouts = Timeouts()
     http: Http = Http()

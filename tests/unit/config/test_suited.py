@@ -126,9 +126,7 @@ def test_two_cookies_of_one_name_at_one_address(catalogue: Catalogue) -> None:
     nodes: {a: {address: 10.0.0.11:8080}}
 """
     )
-    with pytest.raises(
-        ConfigError, match=r"services\.viewer\.persistence: 'EQUIPOISE' is the cookie of"
-    ):
+    with pytest.raises(ConfigError, match=r"services\.viewer\.persistence: 'EQUIPOISE' is the cookie of"):
         load(text, "site.yaml", catalogue)
     for way_out in ("{cookie: VIEWER}", "{by: source_ip}"):
         load(f"{text}    persistence: {way_out}\n", "site.yaml", catalogue)

@@ -137,7 +137,7 @@ def changed_plans() -> list[tuple[str, Plan]]:
         "tls",
         "node_tls",
     )
-    kept = (*kept, "reads_http", "timeouts", "http")  # the first of them follows from protocol and tls
+    kept = (*kept, "reads_http", "always_secure", "timeouts", "http")  # the first two follow from others
     plans: list[tuple[str, Plan]] = []
     for owner, put in (
         (PLAN, lambda each: each),

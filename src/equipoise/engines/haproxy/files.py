@@ -5,6 +5,7 @@ reads it, so writing one changes nothing for those that serve.
 """
 
 import os
+import ssl
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from equipoise.engines.haproxy.artifact import (
     CONFIGURATION,
     DIRECTORY_VARIABLE,
     MASTER_SOCKET,
+    SYSTEM_CA_VARIABLE,
     WORKER_SOCKET,
     Artifact,
     Bundle,
@@ -43,7 +45,13 @@ class Files:
 
     def environment(self) -> dict[str, str]:
         """Return all that HAProxy gets of our environment."""
-        return {DIRECTORY_VARIABLE: str(self.directory), "PATH": os.environ.get("PATH", os.defpath)}
+        trusted = ssl.get_default_verify_paths()
+        authorities = trusted.cafile or trusted.capath
+        return {
+            DIRECTORY_VARIABLE: str(self.directory),
+            "PATH": os.environ.get("PATH", os.defpath),
+            **({SYSTEM_CA_VARIABLE: authorities} if authorities else {}),
+        }
 
     def create(self) -> None:
         """Make the directory.  Raises: EngineError; a socket's path may be too long as well."""

@@ -13,7 +13,7 @@ from itertools import count
 from equipoise.engines.haproxy.artifact import Line, Pool, ServerLine
 from equipoise.engines.haproxy.render_frontend import HALF_CLOSED_S
 from equipoise.engines.haproxy.render_pages import page_lines
-from equipoise.engines.haproxy.render_tls import name_words, node_words, speaks_tls
+from equipoise.engines.haproxy.render_tls import name_words, node_words
 from equipoise.engines.haproxy.render_values import INDENT, at, duration, inside
 from equipoise.plan.model import Endpoint, Node, Service
 from equipoise.plan.states import node_key
@@ -107,7 +107,7 @@ def _persistence(service: Service) -> Iterator[Line]:
     kept, path = service.persistence, at(service, "persistence")
     if kept.by == "cookie":
         words = [f"cookie {kept.cookie} insert indirect nocache httponly"]
-        if _always_secure(service):
+        if service.always_secure:
             words.append("secure")
         words += [f'attr "SameSite={kept.same_site.capitalize()}"', f"maxidle {max(1, round(kept.ttl_s))}"]
         yield inside("# A cookie names the node; one that names none which is there is passed over.", path)
@@ -122,12 +122,6 @@ def _persistence(service: Service) -> Iterator[Line]:
             yield inside("# name a node that is being drained, where nobody else from that address is to be led.")
             stick += f" unless {{ req.cook({kept.cookie}) -m found }}"
         yield inside(stick, path)
-
-
-def _always_secure(service: Service) -> bool:
-    """Return whether browsers come by TLS alone, at once or when they are sent there."""
-    all_tls = all(speaks_tls(service, endpoint.port) for endpoint in service.listen)
-    return service.tls is not None and (all_tls or service.http.redirect_to_https)
 
 
 def _requests(service: Service) -> Iterator[Line]:

@@ -8,14 +8,11 @@ Leaves out whether the files are any good.
 from collections.abc import Iterator
 
 from equipoise.config.fields import numeric, split_port
-from equipoise.engines.haproxy.artifact import Bundle, Line
+from equipoise.engines.haproxy.artifact import SYSTEM_CA_VARIABLE, Bundle, Line
 from equipoise.engines.haproxy.render_values import at, below_directory, inside
 from equipoise.plan.model import Node, NodeTls, Service, Tls
 
 CERTIFICATES = "certs"  # below HAProxy's directory
-# The authorities that this machine trusts: a file, or a folder of them.  Whoever starts HAProxy says where they are,
-# since one from a wheel looks for them where the machine that built it had them; `@system-ca` is its word for that.
-SYSTEM_CA_VARIABLE = "EQUIPOISE_SYSTEM_CA"
 _SYSTEM = f'"${{{SYSTEM_CA_VARIABLE}-@system-ca}}"'
 # RFC 9325 section 4.2, as in base/tls.py: towards clients ECDHE alone, towards nodes DHE too.
 _CLIENT_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!PSK:@SECLEVEL=2"

@@ -5,7 +5,7 @@ import pytest
 
 from equipoise.base.errors import EngineError
 from equipoise.base.paths import Directories
-from equipoise.engines.haproxy.artifact import Artifact, Bundle, Page
+from equipoise.engines.haproxy.artifact import SYSTEM_CA_VARIABLE, Artifact, Bundle, Page
 from equipoise.engines.haproxy.files import Files, listening
 from equipoise.plan.model import Endpoint
 
@@ -82,3 +82,8 @@ def test_a_file_that_cannot_be_written_is_said(files: Files) -> None:
     files.configuration.mkdir()
     with pytest.raises(EngineError, match=r"haproxy\.cfg cannot be written: .*; make room"):
         files.write_configuration("x")
+
+
+def test_haproxy_is_told_which_authorities_this_machine_trusts(files: Files) -> None:
+    """One from a wheel would look where the machine that built it had them."""
+    assert Path(files.environment()[SYSTEM_CA_VARIABLE]).exists()
