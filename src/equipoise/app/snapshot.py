@@ -19,9 +19,7 @@ def status_document(
     nodes: NodeBook,
     observed: Observation,
     absent: Collection[str],
-    *,
     certificates: Sequence[CertificateState] = (),
-    left_out: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the status of everything.
 
@@ -31,16 +29,12 @@ def status_document(
         observed: The engines' counters.
         absent: Addresses that services listen on and that are not on this machine.
         certificates: How it stands with the files of TLS.
-        left_out: Services that no engine serves, because their files of TLS cannot be used.
     """
     states = nodes.states()
     services = {service.name: _service(service, nodes, states, observed, absent) for service in plan.services}
     for service in plan.services:
         if service.routes:
             services[service.name] |= _routed(service, services)
-        if service.name in left_out:
-            reason = "it is not served: its files of TLS cannot be used; it comes by itself once they are whole"
-            services[service.name] |= {"state": "down", "reason": reason}
         if files := {state.key: state.status() for state in certificates if state.service == service.name}:
             services[service.name]["tls"] = files
     return {"site": plan.site, "plan": plan.digest, "services": services}
@@ -76,7 +70,9 @@ def _service(
     down = [name for name, node in shown.items() if node["state"] == "down"]
     missing = sorted({endpoint.host for endpoint in service.listen if endpoint.host in absent})
     state, reason = _state(usable, down, missing)
-    if (problem := observed.problems.get(service.name)) is not None:
+    if (why := observed.unserved.get(service.name)) is not None:
+        state, reason = "down", why
+    elif (problem := observed.problems.get(service.name)) is not None:
         state, reason = ("degraded" if state == "up" else state), "; ".join(filter(None, (problem, reason)))
     return {
         "protocol": service.protocol,
@@ -93,7 +89,7 @@ def _state(usable: list[str], down: list[str], missing: list[str]) -> tuple[str,
     if missing:
         return "waiting", f"{', '.join(missing)} is not an address of this machine (yet)"
     if not usable:
-        return "down", "no node takes work"
+        return "down", "no node takes new work"
     if down:
         return "degraded", f"down: {', '.join(down)}"
     return "up", ""

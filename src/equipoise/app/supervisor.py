@@ -13,7 +13,7 @@ from typing import Any
 
 from equipoise import __version__
 from equipoise.app.able import able
-from equipoise.app.certificates import CertificateState, Expiries, problems, spoiled, watch
+from equipoise.app.certificates import CertificateState, Expiries, ended, problems, spoiled, watch
 from equipoise.app.converge import converge
 from equipoise.app.document import DocumentStore, last_plan
 from equipoise.app.engines import Engines
@@ -28,6 +28,7 @@ from equipoise.base.clock import Clock
 from equipoise.base.errors import ConfigError, EngineError, EquipoiseError
 from equipoise.base.paths import Directories
 from equipoise.base.tasks import Tasks, forever
+from equipoise.engines.base import Observation
 from equipoise.engines.gateway.runner import GatewayEngine
 from equipoise.engines.haproxy.runner import HaproxyEngine
 from equipoise.engines.sockets import is_local
@@ -62,6 +63,7 @@ _LOOK_AT_CERTIFICATES_EVERY_S = 60.0
 _KEEP_LEARNED_EVERY_S = 60.0
 _ADDRESSES_EVERY_S = 2.0
 _WATCH_EVERY_S = 5.0
+_LEFT_OUT = "it is not served: its files of TLS cannot be used; it comes by itself once they are whole"
 _NO_PLAN = Plan(site="", services=(), gateway_workers=1, drain_timeout_s=30.0, digest="")
 
 
@@ -175,15 +177,15 @@ class Supervisor:
         """Return how things stand."""
         observed = await self._engines.observe()
         left_out = {service.name for service in self._plan.services if self._served.service(service.name) is None}
-        return status_document(
-            self._plan, self._nodes, observed, self._absent, certificates=self._certificates, left_out=left_out
-        )
+        observed += Observation(unserved=dict.fromkeys(left_out, _LEFT_OUT))
+        return status_document(self._plan, self._nodes, observed, self._absent, self._certificates)
 
     async def preview(self, document: str) -> Preview:
         """Say what `document` would change.  Raises: ConfigError."""
         inputs = await self._read(document, str(self._store.path))
         plan = inputs.compiled()
-        return Preview(plan.digest, diff(self._plan, plan), (*unresolved(inputs, plan), *self._refusal(plan)))
+        warnings = (*unresolved(inputs, plan), *await self._ended(inputs), *self._refusal(plan))
+        return Preview(plan.digest, diff(self._plan, plan), warnings)
 
     async def apply(self, document: str, *, force: bool) -> Preview:
         """Put `document` into force and in place of the old one.  Raises: EquipoiseError, with nothing changed."""
@@ -235,7 +237,7 @@ class Supervisor:
                 await converge(running, plan, self._engines)
                 raise
             await self._in_force(plan, plan, inputs)
-            return Preview(plan.digest, changes, unresolved(inputs, plan))
+            return Preview(plan.digest, changes, (*unresolved(inputs, plan), *await self._ended(inputs)))
 
     async def _able(self, plan: Plan, inputs: Inputs, running: Plan | None) -> Plan:
         """Return the part of a plan that can be served while files of TLS cannot be used."""
@@ -260,6 +262,11 @@ class Supervisor:
         await self._look_for_addresses()
         await self._look_at_certificates()
 
+    async def _ended(self, inputs: Inputs) -> tuple[str, ...]:
+        """Return a warning for each certificate of ours that has ended."""
+        found = await asyncio.to_thread(ended, inputs.document, inputs.facts.files.keys(), self._clock.wall())
+        return tuple(str(each.problem) for each in found)
+
     def _remember(self, plan: Plan) -> None:
         try:
             self._store.keep_plan(plan)
@@ -279,10 +286,11 @@ class Supervisor:
         inputs = self._inputs
         if inputs is None or self._stopping:
             return
-        now, spoiled = await look_again(inputs, self._clock.wall())
-        if spoiled is not None and str(spoiled) != self._spoiled:
-            self._emit(TaskHindered(task="renewed files of TLS", reason=f"{spoiled}; they are not taken up"))
-        self._spoiled = "" if spoiled is None else str(spoiled)
+        now, unusable = await look_again(inputs, self._clock.wall())
+        if unusable is not None and str(unusable) != self._spoiled:
+            self._emit(TaskHindered(task="renewed files of TLS", reason=f"{unusable}; they are not taken up"))
+            await self._look_at_certificates()
+        self._spoiled = "" if unusable is None else str(unusable)
         if now.facts == inputs.facts and not await self._may_be_mended(inputs):
             return
         async with self._changing:

@@ -10,6 +10,7 @@ import typer
 
 from equipoise.base.errors import ConfigError, Problem
 from equipoise.cli.output import JSON_HELP, complain, echo_json, read_document
+from equipoise.cli.surroundings import surroundings
 
 if TYPE_CHECKING:
     from equipoise.config.loading import Document
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
+    context: typer.Context,
     site: Annotated[Path, typer.Argument(metavar="SITE.yaml", help="The site's configuration.")],
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
@@ -33,7 +35,7 @@ def check(
     Exit code 0: good; 2: good, with a warning; 1: it cannot be used.
     """
     try:
-        found, warnings = _checked(read_document(site), str(site))
+        found, warnings = _checked(read_document(site), str(site), surroundings(context).clock.wall())
     except ConfigError as error:
         if as_json:
             echo_json({"file": str(site), "good": False, "problems": [_json(problem) for problem in error.problems]})
@@ -49,15 +51,17 @@ def check(
     raise typer.Exit(_FINDING if warnings else 0)
 
 
-def _checked(text: str, file: str) -> tuple["Site", list[Problem]]:
-    from equipoise.app.certificates import problems
+def _checked(text: str, file: str, now_s: float) -> tuple["Site", list[Problem]]:
+    from equipoise.app.certificates import ended, problems
     from equipoise.app.wiring import catalogue
     from equipoise.config.loading import load
+    from equipoise.plan.compile import files_to_read
 
     document = load(text, file, catalogue())
     if wrong := problems(document):
         raise ConfigError(wrong)
-    return document.site, unresolved(document)
+    over = ended(document, files_to_read(document.site), now_s)
+    return document.site, [*unresolved(document), *(each.problem for each in over)]
 
 
 def unresolved(document: "Document") -> list[Problem]:

@@ -30,7 +30,6 @@ def findings(site: Site, written: Collection[str] = ()) -> Iterator[Finding]:
     yield from _routes(site, written)
     yield from _mixed_ports(site)
     yield from _loops(site)
-    yield from _cookies_that_meet(site)
     for name, service in site.services.items():
         for finding in _service(service):
             yield Finding(("services", name, *finding.path), finding.message)
@@ -190,24 +189,6 @@ def _loops(site: Site) -> Iterator[Finding]:
             if owners:
                 message = _loop(node.address, name if name in owners else owners[0], name)
                 yield Finding(("services", name, "nodes", node_name, "address"), message)
-
-
-def _cookies_that_meet(site: Site) -> Iterator[Finding]:
-    """Yield services at one address whose cookies have one name: a browser keeps one for all ports of a host."""
-    taken: dict[tuple[str, str], str] = {}
-    for name, service in site.services.items():
-        if service.known_by != "cookie":
-            continue
-        cookie = service.persistence.cookie
-        for host in dict.fromkeys(listener.host for listener in service.listeners):
-            owner = taken.setdefault((host, cookie), name)
-            if owner != name:
-                message = (
-                    f"{cookie!r} is the cookie of service {owner!r} too, at the same address: a browser keeps one of "
-                    f"that name for all ports of a host, so people would lose their node; write another name"
-                )
-                yield Finding(("services", name, "persistence", "cookie"), message)
-                break
 
 
 def _ports_called(site: Site, pool: str) -> set[int]:

@@ -84,7 +84,8 @@ class Persistence(Strict):
     fallback: Annotated[str, *word(("none", "source_ip"))] = "source_ip"
     """With `cookie`: what a client without one is known by."""
     cookie: CookieName = "EQUIPOISE"
-    """With `cookie`: its name; services at one address need different ones."""
+    """With `cookie`: its name.  A browser keeps one of a name for all ports of a host, so services at one address had
+    better have different ones; where they have not, the `fallback` holds."""
     same_site: Annotated[str, *word(("lax", "strict", "none"))] = "lax"
     """With `cookie`: whether browsers send it from pages of other sites; `none` for a viewer within another site's
     frame, which needs TLS."""

@@ -41,12 +41,15 @@ class NodeCount:
 class Observation:
     """An engine's counters: by "SERVICE/NODE", and the open connections of each service.
 
-    `problems` says of a service what it lacks to serve as the plan says.
+    Attributes:
+        problems: What a service lacks to serve as the plan says.
+        unserved: Why nobody carries anything of a service.
     """
 
     nodes: Mapping[str, NodeCount] = field(default_factory=dict)
     connections: Mapping[str, int] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    unserved: Mapping[str, str] = field(default_factory=dict)
 
     def __add__(self, other: "Observation") -> "Observation":
         nodes = {
@@ -58,6 +61,7 @@ class Observation:
             nodes,
             {name: self.connections.get(name, 0) + other.connections.get(name, 0) for name in services},
             {**other.problems, **self.problems},
+            {**other.unserved, **self.unserved},
         )
 
 

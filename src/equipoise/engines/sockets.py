@@ -53,7 +53,8 @@ def _plainly(endpoint: Endpoint, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
             f"cannot listen on {endpoint}: another program has the port; "
-            f"find it with `ss -ltnp 'sport = :{endpoint.port}'` and stop it, or choose another port"
+            f"find it with `ss -ltnp 'sport = :{endpoint.port}'` and stop it, or choose another port; "
+            "where it is this balancer, a service changed between dicom and another protocol: apply once without it"
         )
     if error.errno == errno.EACCES:
         return (

@@ -12,6 +12,7 @@ from equipoise.base.units import format_duration, format_size
 from equipoise.config.base import CheckParams
 from equipoise.config.parts import PARTS_KEY, Part, parts_of
 from equipoise.plan.model import (
+    CertificateFile,
     Dicom,
     Http,
     Node,
@@ -198,6 +199,8 @@ def _text(name: str, value: Any) -> str:
         return "unresolved" if name == "host" else "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple) and value and isinstance(value[0], CertificateFile):
+        return ", ".join(each.cert for each in value)
     if isinstance(value, tuple | list | frozenset):
         return ", ".join(map(str, value)) or "none"
     if name.endswith("_s"):

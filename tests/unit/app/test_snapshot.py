@@ -91,7 +91,7 @@ def test_a_service_without_nodes_is_as_its_routes_are(plan: Plan, book: NodeBook
 def test_one_with_nodes_of_its_own_is_as_they_are(plan: Plan, book: NodeBook) -> None:
     hear(book, "both/x", ok=False)
     shown = services(plan, book)["both"]
-    assert (shown["state"], shown["reason"]) == ("down", "no node takes work")
+    assert (shown["state"], shown["reason"]) == ("down", "no node takes new work")
 
 
 def test_an_address_that_is_not_here_comes_before_where_routes_lead(plan: Plan, book: NodeBook) -> None:
@@ -156,3 +156,11 @@ def test_an_operators_word_stands_before_what_an_engine_refuses(plan: Plan, book
     book.override("pacs/a", "drain", None)
     observed = Observation({"pacs/a": NodeCount(refused="connection refused")})
     assert services(plan, book, observed)["pacs"]["nodes"]["a"]["state"] == "drain"
+
+
+def test_a_service_that_nobody_carries_is_down_and_one_that_lacks_something_degraded(
+    plan: Plan, book: NodeBook
+) -> None:
+    shown = services(plan, book, Observation(unserved={"pacs": "HAProxy does not run"}, problems={"mwl": "no TLS"}))
+    assert (shown["pacs"]["state"], shown["pacs"]["reason"]) == ("down", "HAProxy does not run")
+    assert (shown["mwl"]["state"], shown["mwl"]["reason"]) == ("degraded", "no TLS")

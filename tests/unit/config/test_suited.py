@@ -114,19 +114,3 @@ def test_a_route_leads_to_dicom_alone(catalogue: Catalogue) -> None:
     )
     with pytest.raises(ConfigError, match="the service 'web' speaks http"):
         load(text, "site.yaml", catalogue)
-
-
-def test_two_cookies_of_one_name_at_one_address(catalogue: Catalogue) -> None:
-    text = (
-        SITE.format(protocol="http", port=80)
-        + """\
-  viewer:
-    protocol: http
-    listen: [10.0.0.101:80, 10.0.0.100:8080]
-    nodes: {a: {address: 10.0.0.11:8080}}
-"""
-    )
-    with pytest.raises(ConfigError, match=r"services\.viewer\.persistence: 'EQUIPOISE' is the cookie of"):
-        load(text, "site.yaml", catalogue)
-    for way_out in ("{cookie: VIEWER}", "{by: source_ip}"):
-        load(f"{text}    persistence: {way_out}\n", "site.yaml", catalogue)

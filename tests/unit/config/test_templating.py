@@ -244,14 +244,14 @@ def test_names_that_clash(known: Catalogue) -> None:
     said = "site.yaml:4:11: use.0.name: makes the service 'pacs-web', which line 7 has already; rename one of them"
     assert problems(SITE + written, known) == [said]
     second = "  - {template: viewer, name: pacs, vip: 10.0.0.101, nodes: {a: 10.0.0.11}, secret: x}\n"
-    problem = problems(SITE + second, known)[-1]  # the other: their cookies would meet there
+    (problem,) = problems(SITE + second, known)
     assert problem.startswith("site.yaml:7:30: use.1.name: 'pacs' is taken by the entry in line 4; write another name")
 
 
 def test_an_error_within_a_service_points_to_the_entry_and_names_the_template(known: Catalogue) -> None:
     """Two uses of one address: where the ports clash is nowhere in the text but in the entry."""
     second = "  - {template: archive, name: other, vip: 10.0.0.100, nodes: {a: 10.0.0.13}, without: dicom}\n"
-    problem = problems(SITE + second, known)[-1]  # the other: their cookies would meet there
+    (problem,) = problems(SITE + second, known)
     assert problem.startswith(
         "site.yaml:7:43: services.other-web.listen: port 80 of 10.0.0.100 is taken by service 'pacs"
     )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from equipoise.config.base import CheckParams
 from equipoise.plan.diff import Change, What, diff, to_text
 from equipoise.plan.model import (
+    CertificateFile,
     Dicom,
     Endpoint,
     Node,
@@ -212,3 +213,11 @@ ROUTE = Route(("WL*",), (), ("worklist", "mpps"), ("10.0.0.0/8",), "mr")
 )
 def test_parts_that_come_and_go(before: dict[str, Any], after: dict[str, Any], said: str) -> None:
     assert to_text(diff(with_service(**before), with_service(**after))) == said
+
+
+def test_certificates_are_shown_by_their_files() -> None:
+    tls = Tls("/a.pem", None, None, "1.2", (), "0" * 12)
+    more = replace(tls, more_certificates=(CertificateFile("/b.pem", "/b.key"), CertificateFile("/c.pem", None)))
+    old, new = (replace(PLAN, services=(replace(CT, tls=each), PLAN.services[1])) for each in (tls, more))
+    (change,) = diff(old, new)
+    assert change.to_text() == "~ services.ct.tls.more_certificates: none -> /b.pem, /c.pem"

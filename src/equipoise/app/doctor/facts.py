@@ -159,11 +159,12 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Haproxy:
-    """The HAProxy that would be started: its file and version; else why there is none."""
+    """The HAProxy that would be started: its file and version; else why there is none, and the way out."""
 
     path: str = ""
     version: str = ""
     missing: str = ""
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

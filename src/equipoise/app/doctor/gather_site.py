@@ -10,7 +10,7 @@ from equipoise.app.doctor.facts import Haproxy, Listener, Lookup, Running, Sourc
 from equipoise.base.clock import Clock
 from equipoise.base.errors import EngineError
 from equipoise.config.fields import numeric, split_port
-from equipoise.engines.haproxy.program import find_program
+from equipoise.engines.haproxy.program import NoProgramError, find_program
 from equipoise.engines.sockets import check_listener, is_local
 from equipoise.plan.model import Endpoint, Plan
 
@@ -30,8 +30,8 @@ def gather_site(plan: Plan, running: Running | None, clock: Clock, *, orphaned: 
 def _haproxy() -> Haproxy:
     try:
         program = find_program(os.environ)
-    except EngineError as error:
-        return Haproxy(missing=str(error))
+    except NoProgramError as error:
+        return Haproxy(missing=error.seen, advice=error.advice)
     return Haproxy(program.path, program.version)
 
 

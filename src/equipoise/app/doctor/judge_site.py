@@ -90,8 +90,7 @@ def _source(source: Source) -> Finding:
 
 def _haproxy(haproxy: Haproxy) -> Finding:
     if haproxy.missing:
-        seen, _, do = haproxy.missing.partition("; install ")
-        return problem("haproxy", seen, f"install {do}")
+        return problem("haproxy", haproxy.missing, haproxy.advice)
     return fine("haproxy", f"{haproxy.version}, {haproxy.path}")
 
 

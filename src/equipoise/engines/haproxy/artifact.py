@@ -22,9 +22,8 @@ WORKER_SOCKET = "worker.sock"  # below the directory, as are all that follow
 MASTER_SOCKET = "master.sock"
 CONFIGURATION = "haproxy.cfg"
 _DIGEST_DIGITS = 16
-DIGEST_MARK = (
-    "@digest@"  # stands in the line `description`, which `show info` tells: who runs can be asked what it runs
-)
+# Stands in the line `description`, which `show info` tells: who runs can be asked what it runs.
+DIGEST_MARK = "@digest@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ class Pool:
     reads_http: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # without slots: `cached_property` keeps the digest in the instance's dictionary
 class Artifact:
     """All that HAProxy is to do; nothing where no service needs it."""
 

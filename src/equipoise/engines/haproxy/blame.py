@@ -13,6 +13,7 @@ from equipoise.engines.haproxy.artifact import Artifact, ServerLine
 _ALERT = re.compile(r"^\[ALERT\]\s*\(\d+\) : (?:config : )?(.*)$")
 _PLACE = re.compile(r"\[[^]\s]*?:(\d+)\]")
 _SERVER = re.compile(r"'server ([^'/\s]+)/([^'\s]+)'|\bserver '?([^'/\s]+)/([^'\s:,]+)")
+_OF_NO_INTEREST = re.compile(r"\[NOTICE\]|.*Former worker")  # what it says when all is well
 _PARSING = re.compile(r"^(?:parsing )?\[[^]]*\] ?: ?")
 _SUMMARY = ("Error(s) found in configuration file", "Fatal errors found in configuration", "Proxy '")
 
@@ -36,8 +37,8 @@ def alerts(lines: Sequence[str]) -> Iterator[str]:
 def last_words(lines: Sequence[str], most: int = 3) -> str:
     """Return in a line what a HAProxy that failed said last: its alarms, else whatever it printed."""
     said = [alert for alert in alerts(lines) if not alert.startswith(_SUMMARY[:2])]
-    told = said or [line for line in lines if line.strip()]
-    return "; ".join(told[:most] if said else told[-most:]) or "it printed nothing"
+    told = said or [line for line in lines if line.strip() and not _OF_NO_INTEREST.match(line)]
+    return "; ".join(told[:most] if said else told[-most:]) or "it was killed, or ended without a word"
 
 
 def _refusal(said: str, artifact: Artifact) -> Refusal:

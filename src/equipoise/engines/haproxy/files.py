@@ -71,6 +71,9 @@ class Files:
         A copy of certificates that is there stays, since its name says what was in them: what HAProxy serves it can be
         given again, whatever the files hold by now.
         """
+        # The name comes from facts that were read before the plan was made: a file that was replaced since then is
+        # copied under the name of its former content.  This is accepted: HAProxy is asked about the very copy that it
+        # will read, and the next look at the files names what they hold by then.
         refusals = []
         for bundle in artifact.bundles:
             if (self.directory / bundle.name).exists():
@@ -87,8 +90,8 @@ class Files:
 
     def write_missing(self, artifact: Artifact) -> None:
         """Write what of certificates and pages is not there.  Raises: EngineError."""
-        names = {*_names(artifact)}
-        if any(not (self.directory / name).exists() for name in names) and (wrong := self.write_parts(artifact)):
+        is_missing = any(not (self.directory / name).exists() for name in _names(artifact))
+        if is_missing and (wrong := self.write_parts(artifact)):
             raise EngineError("; ".join(str(refusal) for refusal in wrong))
 
     def write_configuration(self, text: str) -> None:
@@ -114,11 +117,7 @@ class Files:
 
     def endpoints(self) -> frozenset[Endpoint]:
         """Return where the configuration listens that was written last."""
-        try:
-            text = self.configuration.read_text()
-        except OSError:
-            return frozenset()
-        return frozenset(listening(text))
+        return frozenset(listening(self.configured() or ""))
 
     def configured(self) -> str | None:
         """Return the configuration that was written last."""

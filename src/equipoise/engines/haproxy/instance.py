@@ -11,12 +11,12 @@ from equipoise.base.processes import arguments, is_alive
 from equipoise.engines.haproxy import master
 from equipoise.engines.haproxy.artifact import Pool
 from equipoise.engines.haproxy.blame import last_words
-from equipoise.engines.haproxy.cutting import end_sessions
 from equipoise.engines.haproxy.files import Files
+from equipoise.engines.haproxy.old_sessions import end_sessions
 from equipoise.engines.haproxy.program import Program
-from equipoise.engines.haproxy.runtime import NobodyError, Worker, ask, who
+from equipoise.engines.haproxy.runtime import NobodyError, Worker, ask, tell, who
 from equipoise.engines.haproxy.servers import servers
-from equipoise.engines.haproxy.tables import Remembered, carry_over, remember
+from equipoise.engines.haproxy.stick_tables import Remembered, carry_over, remember
 from equipoise.plan.states import NodeState
 from equipoise.state.events import Event, HaproxyLost, HaproxyReloaded, HaproxyStarted, TaskHindered
 
@@ -41,6 +41,7 @@ class Instance:
         self.worker: Worker | None = None
         self.is_adopted = False
         self.since_s = 0.0
+        self._log_began = 0  # what stands before it in the log was said by others
 
     @property
     def is_alive(self) -> bool:
@@ -58,6 +59,7 @@ class Instance:
 
     async def start(self, program: Program, mark: str) -> None:
         """Start one on the configuration that is written.  Raises: EngineError."""
+        self._log_began = self._files.log_end()
         self.pid, self.worker = await master.start(self._files, program, mark)
         self.is_adopted, self.since_s = False, self._clock.monotonic()
         self._emit(HaproxyStarted(pid=self.pid, version=self.worker.version, program=program.path))
@@ -75,7 +77,7 @@ class Instance:
 
     async def tell(self, mark: str, commands: Sequence[str]) -> None:
         """Have the worker that serves do these.  Raises: EngineError."""
-        await master.tell_serving(self._files, mark, commands)
+        await tell(self._files.worker_socket, mark, commands)
 
     async def cut_old(self, keys: Collection[str]) -> None:
         """End what old workers have open at these nodes."""
@@ -87,7 +89,9 @@ class Instance:
 
     def last_words(self) -> str:
         """Return what it printed last."""
-        return last_words(self._files.log_since(max(0, self._files.log_end() - _LAST_WORDS_BYTES)))
+        end = self._files.log_end()
+        began = self._log_began if self._log_began <= end else 0  # the log was cut meanwhile
+        return last_words(self._files.log_since(max(began, end - _LAST_WORDS_BYTES)))
 
     # Taking over
 
@@ -105,7 +109,7 @@ class Instance:
         except EngineError as error:
             await self._end_hung(error)
             return {}
-        self.pid, self.worker = found.master, worker
+        self.pid, self.worker, self._log_began = found.master, worker, self._files.log_end()
         self.is_adopted, self.since_s = True, self._clock.monotonic()
         return {server.key: server.state for server in servers(told)}
 

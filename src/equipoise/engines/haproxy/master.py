@@ -15,7 +15,7 @@ from equipoise.base.errors import EngineError
 from equipoise.engines.haproxy.blame import last_words
 from equipoise.engines.haproxy.files import Files
 from equipoise.engines.haproxy.program import Program
-from equipoise.engines.haproxy.runtime import ANSWER_S, NobodyError, Worker, ask, tell, who
+from equipoise.engines.haproxy.runtime import ANSWER_S, NobodyError, Worker, ask, who
 
 _READY_S = 10.0  # to read a configuration: half a second for ten thousand lines
 _LOOK_EVERY_S = 0.02
@@ -116,12 +116,6 @@ async def _has_failed(files: Files, before: int) -> bool:
     with suppress(EngineError):
         return (await family(files)).failed > before
     return False
-
-
-async def tell_serving(files: Files, mark: str, commands: Sequence[str]) -> None:
-    """Have the worker that serves do these.  Raises: EngineError."""
-    if commands:
-        await tell(files.worker_socket, mark, commands)
 
 
 def ours(files: Files) -> list[int]:

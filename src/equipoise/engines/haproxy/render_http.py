@@ -30,6 +30,7 @@ def request_lines(service: Service) -> Iterator[Line]:
     path = at(service, "http")
     yield inside("# HAProxy lets NUL in a value pass, and to some servers the text ends there (RFC 9110 section 5.5).")
     yield inside("http-request deny deny_status 400 if { req.hdrs,url_enc -m sub %00 }", path)
+    yield from _no_tunnel(path)
     yield inside("# A Host with such signs is no host; HTTP/1.0 may come without one, and is told where it came to.")
     yield from _host_of_none(service)
     yield inside(f"http-request deny deny_status 400 if {{ req.fhdr(host) {_ODD} }}", path)
@@ -42,6 +43,16 @@ def request_lines(service: Service) -> Iterator[Line]:
         header = f'Strict-Transport-Security "max-age={age_s}"'
         # RFC 6797 section 7.2: never in a plain answer.  `after`: in HAProxy's own answers too.
         yield inside(f"http-after-response set-header {header} if {{ ssl_fc }}", at(service, "http", "hsts"))
+
+
+def _no_tunnel(path: tuple[str, ...]) -> Iterator[Line]:
+    """Yield what keeps a client from speaking to a node past these rules."""
+    yield inside("# What is said after CONNECT, or after an upgrade but to a WebSocket, would be read by nobody here.")
+    yield inside("http-request deny deny_status 405 if METH_CONNECT", path)
+    yield inside("http-request del-header Upgrade unless { req.fhdr(upgrade) -m str -i websocket }", path)
+    yield inside("# Servers differ in how they read such a body, and in which headers a proxy is to drop.")
+    yield inside("http-request deny deny_status 400 if HTTP_1.0 { req.hdr_cnt(transfer-encoding) gt 0 }", path)
+    yield inside("http-request deny deny_status 400 if { req.fhdr(connection) -m sub -i forwarded real-ip }", path)
 
 
 def _host_of_none(service: Service) -> Iterator[Line]:

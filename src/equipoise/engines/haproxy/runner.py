@@ -18,14 +18,13 @@ from equipoise.base.tasks import Tasks
 from equipoise.engines.base import Observation, Refusal
 from equipoise.engines.haproxy import blame
 from equipoise.engines.haproxy.artifact import Artifact
-from equipoise.engines.haproxy.counting import Counting
-from equipoise.engines.haproxy.drains import Drains
 from equipoise.engines.haproxy.files import Files
 from equipoise.engines.haproxy.instance import Instance
 from equipoise.engines.haproxy.program import Program, find_program
 from equipoise.engines.haproxy.render import render
 from equipoise.engines.haproxy.states import shown
-from equipoise.engines.haproxy.telling import Telling
+from equipoise.engines.haproxy.statistics import Counting
+from equipoise.engines.haproxy.telling import Drains, Telling
 from equipoise.engines.sockets import check_listener
 from equipoise.plan.model import Endpoint, Plan
 from equipoise.plan.states import NodeState, NodeStates
@@ -62,7 +61,7 @@ class HaproxyEngine:
         self._drains = Drains(clock)
         self._drain_end: asyncio.Task[None] | None = None
         self._counting = Counting(self._files)
-        self._refused: dict[str, str] = {}
+        self._refused_nodes: dict[str, str] = {}  # by HAProxy's own checks; a Refusal is of a plan
         self._lock = asyncio.Lock()
         self._closing = self._restarting = False
         self._hurried = asyncio.Event()
@@ -116,7 +115,9 @@ class HaproxyEngine:
         try:
             return await self._counting.observe([pool.service for pool in pools], self._takes_part)
         except EngineError as error:
-            return Observation(problems={pool.service: str(error) for pool in pools})
+            if self._instance.is_alive:
+                return Observation(problems={pool.service: str(error) for pool in pools})
+            return Observation(unserved={pool.service: "HAProxy does not run; it is started again" for pool in pools})
 
     # Life
 
@@ -212,7 +213,11 @@ class HaproxyEngine:
         self._drains.see(self._states)
         before = self._files.configured() if self._instance.is_alive else None
         await asyncio.to_thread(self._files.write_missing, artifact)
-        await asyncio.to_thread(self._files.write_configuration, self._text(artifact))
+        try:
+            await asyncio.to_thread(self._files.write_configuration, self._text(artifact))
+        except EngineError:  # on a full disk HAProxy starts with the node states of before, and is told those of now
+            if self._instance.is_alive or artifact.digest not in (self._files.configured() or ""):
+                raise
         try:
             if self._instance.is_alive:
                 with suppress(EngineError):
@@ -233,7 +238,7 @@ class HaproxyEngine:
     async def _retire(self) -> None:
         """Have nothing served any more; what is open goes on to its end by itself."""
         self._before, self._artifact = self._artifact, Artifact()
-        self._refused = {}
+        self._refused_nodes = {}
         self._instance.retire()
 
     async def _tell(self) -> None:
@@ -243,18 +248,17 @@ class HaproxyEngine:
             return
         self._drains.see(self._states)
         states, over = self._states, self._drains.over(artifact.drain_timeout_s)
-        cut = self._telling.cut(artifact.pools, states)
-        try:
-            await self._instance.tell(artifact.digest, self._telling.news(artifact.pools, states, over))
-        except EngineError:
-            self._telling.forget()
-            raise
+        news, cut = self._telling.news(artifact.pools, states, over), self._telling.cut(artifact.pools, states)
+        # Until all of it is told and written down: a disk that is full now may have room at the next look.
+        self._telling.forget()
+        await self._instance.tell(artifact.digest, news)
         await self._instance.cut_old(cut)
-        self._telling.took(artifact.pools, states, over)
         self._expect_drain_end()
-        self._telling.is_behind = True  # a disk that is full now may have room at the next look
-        await asyncio.to_thread(self._files.write_configuration, self._text(artifact))
-        self._telling.is_behind = False
+        try:
+            await asyncio.to_thread(self._files.write_configuration, self._text(artifact))
+        except EngineError as error:
+            raise EngineError(f"HAProxy was told of its nodes, but the next one would not know: {error}") from None
+        self._telling.took(artifact.pools, states, over)
 
     def _expect_end(self) -> None:
         """Have it noticed at once when HAProxy ends by itself, not only at the next look."""
@@ -287,14 +291,14 @@ class HaproxyEngine:
                 self._emit(TaskHindered(task="tell HAProxy of its nodes", reason=str(error)))
 
     def _look_at_checks(self, refused: Mapping[str, str]) -> None:
-        for key in sorted(refused.keys() - self._refused.keys()):
+        for key in sorted(refused.keys() - self._refused_nodes.keys()):
             service, node = key.split("/")
             self._emit(NodeRefused(service=service, node=node, reason=refused[key]))
-        for key in sorted(self._refused.keys() - refused.keys()):
+        for key in sorted(self._refused_nodes.keys() - refused.keys()):
             service, node = key.split("/")
             if self._takes_part(key):  # else our own word took it out in the meantime
                 self._emit(NodeAccepted(service=service, node=node))
-        self._refused = dict(refused)
+        self._refused_nodes = dict(refused)
 
     def _lose(self, error: EngineError) -> None:
         reason = str(error) if self._instance.is_alive else f"it ended: {self._instance.last_words()}"

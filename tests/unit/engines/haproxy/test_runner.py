@@ -12,6 +12,7 @@ from equipoise.base.errors import EngineError
 from equipoise.engines.haproxy.artifact import Artifact, Bundle, Line
 from equipoise.engines.haproxy.master import ours
 from equipoise.plan.model import Endpoint
+from equipoise.plan.states import StateName
 from equipoise.state.events import HaproxyReloaded, HaproxyStarted
 from tests.system.certificates import Authority
 from tests.unit.engines.haproxy.served import Site, eventually, get, held_port, is_refused, names, node_states, play
@@ -66,13 +67,12 @@ def test_nothing_is_lost_by_reloads(directory: Path) -> None:
     play(directory, scene)
 
 
-@pytest.mark.parametrize("table", ["source_ip"])
-def test_clients_keep_their_nodes_over_a_reload_that_puts_a_node_in_front(directory: Path, table: str) -> None:
+def test_clients_keep_their_nodes_over_a_reload_that_puts_a_node_in_front(directory: Path) -> None:
     sources = [f"127.0.0.{number}" for number in range(2, 12)]
 
     async def scene(site: Site) -> None:
         await site.nodes("first", "a", "b")
-        kept = {"persistence": {"by": table}}
+        kept = {"persistence": {"by": "source_ip"}}
         await site.engine.apply(site.artifact("a", "b", **kept))
         before = {source: await get(site.port, source) for source in sources}
         assert set(before.values()) == {"a", "b"}
@@ -115,6 +115,25 @@ def test_a_node_that_is_not_there_is_named(directory: Path) -> None:
         with pytest.raises(EngineError, match=r"HAProxy did not take `set server web/ghost .*No such server"):
             await site.put(a="up", b="down", ghost="down")
         assert await site.answers() == {"a"}, "the others were told"
+
+    play(directory, scene)
+
+
+def test_nodes_go_out_and_come_back_while_nothing_can_be_written(directory: Path) -> None:
+    async def scene(site: Site) -> None:
+        await site.nodes("a", "b")
+        await site.engine.apply(site.artifact("a", "b"))
+        await site.put(a="up", b="up")
+        site.files.configuration.unlink()
+        site.files.configuration.mkdir()  # refuses to be written, as a full disk does
+        expected: dict[StateName, set[str]] = {"down": {"b"}, "up": {"a", "b"}, "disabled": {"b"}}
+        for word, answers in expected.items():
+            with pytest.raises(EngineError, match="cannot be written"):
+                await site.put(a=word, b="up")
+            assert await site.answers() == answers, word
+        site.files.configuration.rmdir()
+        await site.engine.watch()
+        assert site.files.configuration.read_text().count(" disabled") == 1, "written down as soon as there is room"
 
     play(directory, scene)
 

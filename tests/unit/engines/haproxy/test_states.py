@@ -51,18 +51,16 @@ def test_without_a_table_nothing_is_forgotten() -> None:
 
 def test_only_a_node_that_goes_down_is_cut() -> None:
     up, down, disabled = NodeState("up", 1), NodeState("down", 1), NodeState("disabled", 1)
-    assert cuts(POOL, {"web/a": up, "web/b": up}, {"web/a": down, "web/b": disabled}) == (
-        "shutdown sessions server web/a",
-    )
+    assert cuts(POOL, {"web/a": up, "web/b": up}, {"web/a": down, "web/b": disabled}) == ("web/a",)
     assert cuts(POOL, {"web/a": down}, {"web/a": down}) == ()
-    assert cuts(POOL, {}, {"web/a": down}) == ("shutdown sessions server web/a",)
+    assert cuts(POOL, {}, {"web/a": down}) == ("web/a",)
     assert cuts(Pool("web", {"a": 1}, None, cut=False), {"web/a": up}, {"web/a": down}) == ()
 
 
 def test_bytes_without_messages_end_when_their_node_is_disabled() -> None:
     up, disabled = NodeState("up", 100), NodeState("disabled", 100)
     plain = Pool("hl7", {"a": 1}, table=None, cut=False, reads_http=False)
-    assert cuts(plain, {"hl7/a": up}, {"hl7/a": disabled}) == ("shutdown sessions server hl7/a",)
+    assert cuts(plain, {"hl7/a": up}, {"hl7/a": disabled}) == ("hl7/a",)
     assert cuts(plain, {"hl7/a": disabled}, {"hl7/a": disabled}) == ()
     assert cuts(plain, {"hl7/a": up}, {"hl7/a": NodeState("drain", 100)}) == ()
     assert cuts(replace(plain, reads_http=True), {"hl7/a": up}, {"hl7/a": disabled}) == ()

@@ -1,9 +1,6 @@
 import pytest
 
-from equipoise.engines.haproxy.cutting import sessions_at
-from equipoise.engines.haproxy.servers import servers
 from equipoise.engines.haproxy.statistics import Row, Tally, refused, rows
-from equipoise.engines.haproxy.tables import entries
 
 HEAD = "# pxname,svname,scur,bin,bout,status,check_status,check_code,last_chk,check_desc,"
 
@@ -59,37 +56,3 @@ def test_services_that_left_are_forgotten() -> None:
     tally.take({1: worker(0, 100)}, ["web"])
     assert tally.take({2: worker(0, 5)}, ["other"]).nodes == {}
     assert tally.take({2: worker(0, 5)}, ["web"]).nodes["web/a"].bytes_in == 5
-
-
-def test_states_of_servers_are_read() -> None:
-    head = "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight"
-    lines = ["1", head, *(f"3 web {n} n{n} 127.0.0.1 2 {bits} 7 100" for n, bits in enumerate((0, 1, 5, 8, 32), 1)), ""]
-    assert [(server.key, server.number, server.state.state) for server in servers(lines)] == [
-        ("web/n1", 1, "up"),
-        ("web/n2", 2, "down"),
-        ("web/n3", 3, "down"),
-        ("web/n4", 4, "drain"),
-        ("web/n5", 5, "down"),
-    ]
-    assert {server.state.weight for server in servers(lines)} == {7}
-    assert list(servers(["2", head])) == []
-
-
-def test_only_addresses_are_taken_from_a_table() -> None:
-    lines = [
-        "# table: web, type: ipv6, size:102400, used:3",
-        "0x5598928cf7a0: key=::ffff:10.0.0.1 use=0 exp=1799753 server_id=2 server_key=b",
-        "0x9838fe0: key=2001:db8::1 use=0 exp=1799516 shard=0 server_id=1 server_key=-",
-        "0x9838fe0: key=x;shutdown use=0 exp=1799516 server_id=1 server_key=a",
-        "0x9838fe0: key=10.0.0.9 use=0 exp=1799516 conn_cur=1",
-    ]
-    assert list(entries(lines)) == [("::ffff:10.0.0.1", 2), ("2001:db8::1", 1)]
-
-
-def test_sessions_of_nodes_are_found() -> None:
-    lines = [
-        "0x560fcb8fc5b0: proto=tcpv4 src=127.0.0.1:46007 fe=web be=web srv=a ts=00 epoch=0 age=1s",
-        "0x560fcb8fc5c0: proto=tcpv4 src=127.0.0.1:46008 fe=web be=web srv=b ts=00 epoch=0 age=1s",
-        "0x7f7394075b60: proto=sockpair src=unix:2 fe=GLOBAL be=<NONE> srv=<none> ts=00",
-    ]
-    assert list(sessions_at(lines, {"web/a"})) == ["0x560fcb8fc5b0"]

@@ -1,4 +1,4 @@
-from equipoise.engines.haproxy.drains import Drains
+from equipoise.engines.haproxy.telling import Drains
 from equipoise.plan.states import NodeState
 from tests.unit.engines.haproxy.served import node_states
 

@@ -17,9 +17,8 @@ from equipoise.engines.haproxy.servers import servers
 MOST_ENTRIES = 100_000  # of one table: 5 s of work at a reload; more clients than a hospital has
 _READ_S = 10.0
 _CHUNK = 1000  # then others of our loop have their turn
-_ENTRY = re.compile(
-    r"\bkey=([0-9A-Fa-f.:]+) .*?\bserver_id=(\d+)"
-)  # addresses alone: nothing else may become a command
+# Addresses alone: nothing else may become a command.
+_ENTRY = re.compile(r"\bkey=([0-9A-Fa-f.:]+) .*?\bserver_id=(\d+)")
 
 Remembered = Mapping[str, Mapping[str, str]]  # by service: a client's address to its node's name
 
