@@ -47,7 +47,7 @@ def test_a_running_balancer_and_what_is_left_of_it() -> None:
 
         balancer.kill_supervisor()
         found = eventually(lambda: _orphaned(doctor(balancer.environment, str(balancer.site))))
-        assert "1 gateway(s)" in found["supervisor"][0]["seen"]
+        assert "1 engine(s)" in found["supervisor"][0]["seen"]
         assert [each["level"] for each in found["ports"]] == ["ok"]
         balancer.start()
 
