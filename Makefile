@@ -55,7 +55,11 @@ check: $(DEV) test-packages
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(PYTEST) tests/unit tests/property tests/playbook tests/golden tests/arch
+	# Those of HAProxy mostly wait for it: beside the others they cost no time.
+	$(PYTEST) tests/unit/engines/haproxy >.pytest-haproxy.log 2>&1 & haproxy=$$!; \
+	$(PYTEST) tests/unit tests/property tests/playbook tests/golden tests/arch --ignore tests/unit/engines/haproxy; \
+	others=$$?; wait $$haproxy; haproxy=$$?; cat .pytest-haproxy.log; rm -f .pytest-haproxy.log; \
+	[ $$others -eq 0 ] && [ $$haproxy -eq 0 ]
 	$(BIN)/python -m tools.reference --check
 
 system: $(DEV) test-packages
