@@ -112,8 +112,10 @@ class Supervisor:
             self._nodes.configure(plan, await self._engines.adopt(), forget=False)
             adopted = self._engines.adopted
             self._engines.prepare(self._nodes.states())
-            has_run = last_plan(self._directories.state, self._catalogue) if self._haproxy.adopted else None
-            served = await self._able(plan, inputs, has_run)
+            served = plan
+            if unusable is not None:
+                has_run = last_plan(self._directories.state, self._catalogue) if self._haproxy.adopted else None
+                served = await self._able(plan, inputs, has_run)
             await converge(served, None, self._engines, inputs.document)
         except EquipoiseError:
             await self.fail_to_start()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from equipoise.app.doctor.facts import ClockState, Conntrack, Directory, FileLimit, Kernel, Machine, Running, Software
 from equipoise.base.paths import Directories
-from equipoise.engines.haproxy.artifact import MASTER_SOCKET
+from equipoise.engines.haproxy.artifact import DIRECTORY, MASTER_SOCKET
 
 _UNSYNCHRONISED = 0x40  # STA_UNSYNC of linux/timex.h
 _KEEPERS = {  # `comm` has 15 characters
@@ -177,7 +177,7 @@ def listening_engines(proc: Path, runtime: Path) -> int:
         if len(fields) == 8 and int(fields[3], 16) & _LISTENING:
             path = Path(fields[7])
             is_gateway = path.parent == runtime and path.name.startswith("gateway-")
-            found += is_gateway or path == runtime / "haproxy" / MASTER_SOCKET
+            found += is_gateway or path == runtime / DIRECTORY / MASTER_SOCKET
     return found
 
 

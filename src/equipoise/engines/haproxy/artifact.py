@@ -18,7 +18,8 @@ DIRECTORY_VARIABLE = "EQUIPOISE_HAPROXY"
 # The authorities that this machine trusts: a file, or a folder of them.  Whoever starts HAProxy says where they are,
 # since one from a wheel looks for them where the machine that built it had them; `@system-ca` is its word for that.
 SYSTEM_CA_VARIABLE = "EQUIPOISE_SYSTEM_CA"
-WORKER_SOCKET = "worker.sock"  # below the directory, as are all that follow
+DIRECTORY = "haproxy"  # below the runtime directory
+WORKER_SOCKET = "worker.sock"  # below that one, as are all that follow
 MASTER_SOCKET = "master.sock"
 CONFIGURATION = "haproxy.cfg"
 _DIGEST_DIGITS = 16

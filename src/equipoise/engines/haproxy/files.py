@@ -15,6 +15,7 @@ from equipoise.base.paths import Directories, append_to, replace_file, socket_pa
 from equipoise.engines.base import Refusal
 from equipoise.engines.haproxy.artifact import (
     CONFIGURATION,
+    DIRECTORY,
     DIRECTORY_VARIABLE,
     MASTER_SOCKET,
     SYSTEM_CA_VARIABLE,
@@ -36,7 +37,7 @@ class Files:
     """The files of one HAProxy.  Whatever cannot be written is an EngineError that says what to do."""
 
     def __init__(self, directories: Directories) -> None:
-        self.directory = directories.runtime / "haproxy"
+        self.directory = directories.runtime / DIRECTORY
         self.configuration = self.directory / CONFIGURATION
         self.candidate = self.directory / _CANDIDATE
         self.master_socket = self.directory / MASTER_SOCKET
