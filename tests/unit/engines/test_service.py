@@ -62,7 +62,7 @@ class Bench:
         self.sockets = {endpoint: self.listener}
 
     async def callers(self, count: int) -> list[asyncio.StreamReader]:
-        """Let so many ask for an association; return where their answers come."""
+        """Let so many ask for an association; return where their answers come once all have asked."""
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: self.failures.append(context))
         await self.service.listen(self.sockets)
         self.writers, readers = [], []
@@ -73,10 +73,10 @@ class Bench:
             self.writers.append(writer)
             readers.append(reader)
         for _ in range(3000):
-            if self.service.observe().waiting >= count - 1:
+            if self.service.observe().waiting + len(self.ended()) >= count - 1:
                 return readers
             await asyncio.sleep(0.01)
-        raise AssertionError("not all of them wait")
+        raise AssertionError("not all of them wait or have waited")
 
     def ended(self) -> list[str]:
         """Return how associations ended so far."""

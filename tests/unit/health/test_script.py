@@ -52,9 +52,15 @@ def outcome(run: Run, path: str, **settings: Any) -> Outcome:
 
 
 def gone(pid_file: Path) -> bool:
-    """Wait for a process to be gone, or a zombie that nobody has collected yet."""
-    pid = int(pid_file.read_text())
+    """Wait for a process to be gone, or a zombie that nobody has collected yet.
+
+    It may be killed when its file is there and nothing is in it yet: then nobody writes any more.
+    """
     for _ in range(200):
+        pid = pid_file.read_text().strip()
+        if not pid:
+            time.sleep(0.01)
+            continue
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except FileNotFoundError:
@@ -62,7 +68,7 @@ def gone(pid_file: Path) -> bool:
         if state == "Z":
             return True
         time.sleep(0.01)
-    return False
+    return not pid_file.read_text()
 
 
 def test_exit_code_0_is_up_and_the_last_line_is_shown(run: Run, program: Write) -> None:
