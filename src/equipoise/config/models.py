@@ -25,6 +25,7 @@ from equipoise.config.fields import (
     split_port,
 )
 from equipoise.config.health import health_field, named
+from equipoise.config.hl7 import Hl7
 from equipoise.config.protocols import PROTOCOLS, Protocol
 from equipoise.config.securing import NodeTls, ProxyProtocol, SentOrBoth, Tls
 from equipoise.config.web import CookieName, Http, Timeouts
@@ -163,10 +164,7 @@ class Gateway(Strict):
 class Service(Strict):
     """One virtual service: addresses, ports, a protocol and a pool of nodes."""
 
-    LATER: ClassVar[Mapping[str, str]] = {
-        "hl7": "until then HL7 goes through tcp, connection by connection",
-    }
-    protocol: Annotated[str, *word(PROTOCOLS, later=LATER)]
+    protocol: Annotated[str, *word(PROTOCOLS)]
     """What the service speaks.  `https` without `tls` is passed through to nodes as it is."""
     mode: Mode = "l7_snat"
     """How traffic travels: `l7_snat` ends the client's connection here and opens another one to the node."""
@@ -174,11 +172,11 @@ class Service(Strict):
     """One address of this balancer, or a list: `ADDRESS`, `ADDRESS:PORT`; IPv6 in quotes, `'[IPv6]:PORT'`.  A service
     that only routes of others lead to has none."""
     ports: Annotated[tuple[Port, ...], Field(min_length=1), one_or_more(Port)] | None = None
-    """The ports of every address in `listen` that names none.  By default 104 for `dicom`, 80 for `http`, 443 for
-    `https`, 17035 for `xds`, and for `dicomweb` and `fhir` 80, with `tls` 443."""
+    """The ports of every address in `listen` that names none.  By default 104 for `dicom`, 2575 for `hl7`, 80 for
+    `http`, 443 for `https`, 17035 for `xds`, and for `dicomweb` and `fhir` 80, with `tls` 443."""
     balance: str | None = None
-    """How a node is picked for new work.  By default `least_work` for `dicom`, `round_robin` for `xds` and `fhir`,
-    `least_connections` for the others."""
+    """How a node is picked for new work.  By default `least_work` for `dicom`, `round_robin` for `hl7`, `xds` and
+    `fhir`, `least_connections` for the others."""
     persistence: Persistence = Persistence()
     """How a client finds the node again that it had before."""
     health: CheckParams
@@ -216,6 +214,8 @@ class Service(Strict):
     """What is particular to HTTP."""
     dicom: Dicom = Dicom()
     """What is particular to DICOM."""
+    hl7: Hl7 = Hl7()
+    """What is particular to HL7."""
 
     @property
     def traits(self) -> Protocol:

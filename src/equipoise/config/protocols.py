@@ -1,6 +1,7 @@
 """What each protocol brings along: usual ports, how a node is picked and a client kept, and whether HTTP is read.
 
-Source: DICOM PS3.8 section 9.1.1 (port 104); RFC 9110 section 4.2 (80 and 443); 17035 is where XDS is seen.
+Source: DICOM PS3.8 section 9.1.1 (port 104); RFC 9110 section 4.2 (80 and 443); IANA's registry of ports (2575, hl7);
+17035 is where XDS is seen.
 """
 
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ class Protocol:
 PROTOCOLS: Mapping[str, Protocol] = {
     # Associations differ in size by a factor of a thousand: the bytes still to come say more than a count.
     "dicom": Protocol("gateway", (104,), (104,), "least_work", reads_http=False),
+    "hl7": Protocol("gateway", (2575,), (2575,), "round_robin", reads_http=False),
     "http": Protocol("haproxy", (80,), (80,), "least_connections", "cookie"),
     "https": Protocol("haproxy", (443,), (443,), "least_connections", "cookie"),
     "dicomweb": Protocol("haproxy", (80,), (443,), "least_connections"),
@@ -42,4 +44,3 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "fhir": Protocol("haproxy", (80,), (443,), "round_robin"),
     "tcp": Protocol("haproxy", (), (), "least_connections", reads_http=False, idle_s=HALF_A_DAY_S),
 }
-LATER = ("hl7",)

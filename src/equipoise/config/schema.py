@@ -77,6 +77,7 @@ _KEY_OF = {
     "ProxyProtocol": "services.NAME.proxy_protocol",
     "PassiveHealth": "services.NAME.passive_health",
     "Dicom": "services.NAME.dicom",
+    "Hl7": "services.NAME.hl7",
     "Timeouts": "services.NAME.timeouts",
     "Http": "services.NAME.http",
 }

@@ -37,6 +37,53 @@ class NodeCount:
         )
 
 
+# Upper bounds of the classes that latencies are counted in, in milliseconds; one more class is for those above.
+LATENCY_BOUNDS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """What became of a service's HL7 messages since its engine started.
+
+    Attributes:
+        by_type: Message type (`ADT^A01`) to what was answered (`AA`, `none` where no answer was asked for, `closed`
+            where the sender got none) to how many.
+        in_flight: Under way to a receiver, or awaiting its answer.
+        held: Awaiting a receiver that takes work.
+        resent: Sent to a further receiver, after one had failed.
+        receivers_closed: Why a receiver's connection was closed by us or lost, to how often.
+        latency_ms: How many were answered within each class of LATENCY_BOUNDS_MS, from the message's last byte to the
+            answer's.
+        latency_sum_ms: All those times together.
+    """
+
+    by_type: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    in_flight: int = 0
+    held: int = 0
+    resent: int = 0
+    receivers_closed: Mapping[str, int] = field(default_factory=dict)
+    latency_ms: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_MS) + 1)
+    latency_sum_ms: float = 0.0
+
+    def __add__(self, other: "Messages") -> "Messages":
+        return Messages(
+            by_type={
+                kind: _summed(self.by_type.get(kind, {}), other.by_type.get(kind, {}))
+                for kind in {*self.by_type, *other.by_type}
+            },
+            in_flight=self.in_flight + other.in_flight,
+            held=self.held + other.held,
+            resent=self.resent + other.resent,
+            receivers_closed=_summed(self.receivers_closed, other.receivers_closed),
+            latency_ms=tuple(mine + theirs for mine, theirs in zip(self.latency_ms, other.latency_ms, strict=True)),
+            latency_sum_ms=self.latency_sum_ms + other.latency_sum_ms,
+        )
+
+
+def _summed(mine: Mapping[str, int], theirs: Mapping[str, int]) -> dict[str, int]:
+    return {key: mine.get(key, 0) + theirs.get(key, 0) for key in {*mine, *theirs}}
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """An engine's counters: by "SERVICE/NODE", and the open connections of each service.
@@ -44,12 +91,14 @@ class Observation:
     Attributes:
         problems: What a service lacks to serve as the plan says.
         unserved: Why nobody carries anything of a service.
+        messages: Of each service that carries HL7.
     """
 
     nodes: Mapping[str, NodeCount] = field(default_factory=dict)
     connections: Mapping[str, int] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     unserved: Mapping[str, str] = field(default_factory=dict)
+    messages: Mapping[str, Messages] = field(default_factory=dict)
 
     def __add__(self, other: "Observation") -> "Observation":
         nodes = {
@@ -62,6 +111,10 @@ class Observation:
             {name: self.connections.get(name, 0) + other.connections.get(name, 0) for name in services},
             {**other.problems, **self.problems},
             {**other.unserved, **self.unserved},
+            {
+                name: self.messages.get(name, Messages()) + other.messages.get(name, Messages())
+                for name in {*self.messages, *other.messages}
+            },
         )
 
 

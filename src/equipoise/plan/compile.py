@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from equipoise.base.errors import EquipoiseError
-from equipoise.config import models, securing, web
+from equipoise.config import hl7, models, securing, web
 from equipoise.config.base import CheckParams
 from equipoise.config.fields import numeric, split_port
 from equipoise.config.parts import restored
@@ -23,6 +23,7 @@ from equipoise.plan.model import (
     CertificateFile,
     Dicom,
     Endpoint,
+    Hl7,
     Http,
     Node,
     NodeTls,
@@ -108,6 +109,7 @@ def _service(name: str, service: models.Service, facts: HostFacts) -> Service:
         on_down=service.on_down,
         timeouts=_timeouts(service),
         http=_http(service.http),
+        hl7=_hl7(service.hl7),
     )
 
 
@@ -214,6 +216,24 @@ def _dicom(dicom: models.Dicom) -> Dicom:
         idle_timeout_s=dicom.idle_timeout,
         stall_timeout_s=dicom.stall_timeout,
         max_associate_bytes=dicom.max_associate,
+    )
+
+
+def _hl7(settings: hl7.Hl7) -> Hl7:
+    return Hl7(
+        key=settings.key,
+        hold_s=settings.hold,
+        on_no_node=settings.on_no_node,
+        receivers_deduplicate=settings.receivers_deduplicate,
+        try_next=settings.try_next,
+        max_message_bytes=settings.max_message,
+        ack_timeout_s=settings.ack_timeout,
+        connect_timeout_s=settings.connect_timeout,
+        stall_timeout_s=settings.stall_timeout,
+        idle_timeout_s=settings.idle_timeout,
+        frame_start=settings.frame_start,
+        frame_end=settings.frame_end,
+        mllp_release=settings.mllp_release,
     )
 
 

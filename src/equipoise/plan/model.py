@@ -72,6 +72,31 @@ class Dicom:
 
 
 @dataclass(frozen=True, slots=True)
+class Hl7:
+    """What is particular to an HL7 service: see `config.hl7`.
+
+    Attributes:
+        key: connection, message, sender or patient.
+        on_no_node: close or reject.
+        frame_start: In hexadecimal, as `frame_end`.
+    """
+
+    key: str = "connection"
+    hold_s: float = 3.0
+    on_no_node: str = "close"
+    receivers_deduplicate: bool = False
+    try_next: bool = False
+    max_message_bytes: int = 256 * 1024 * 1024
+    ack_timeout_s: float = 30.0
+    connect_timeout_s: float = 2.0
+    stall_timeout_s: float = 60.0
+    idle_timeout_s: float = 600.0
+    frame_start: str = "0b"
+    frame_end: str = "1c0d"
+    mllp_release: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateFile:
     """A file with a certificate, and one with its key; None where the key stands in the same."""
 
@@ -204,6 +229,7 @@ class Service:
     on_down: str = "keep"
     timeouts: Timeouts = Timeouts()
     http: Http = Http()
+    hl7: Hl7 = Hl7()
 
     def node(self, name: str) -> Node | None:
         """Return the node of that name."""

@@ -309,3 +309,50 @@ class AssociationEnded(Event):
     routed_from: str | None = None
     tls: str | None = None
     certificate: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hl7Count:
+    """HL7 messages of one type in a sender's connection, by what was answered: see `engines.base.Messages`."""
+
+    type: str
+    answer: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderEnded(Event):
+    """One connection of an HL7 sender: who, what passed, how it ended: `ended` is a word to count by.
+
+    `sender` is what it called itself in its last message (MSH-3 and MSH-4).  Where a message got no answer, `reason`
+    names its type and control ID.  `tls` and `certificate` as in `association.ended`.
+    """
+
+    kind: ClassVar[str] = "sender.ended"
+    service: str
+    client: str
+    sender: str
+    ended: str
+    reason: str
+    duration_s: float
+    bytes_in: int
+    bytes_out: int
+    messages: tuple[Hl7Count, ...]
+    tls: str | None = None
+    certificate: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverFailed(Event):
+    """A connection to an HL7 receiver was lost or had to be closed: `why` is a word to count by, `reason` a sentence.
+
+    `then` says what became of the message that was under way, where one was: `next` when it went on to another
+    receiver, `closed` when its sender's connection was closed, so that it decides.
+    """
+
+    kind: ClassVar[str] = "receiver.failed"
+    service: str
+    node: str
+    why: str
+    reason: str
+    then: str | None = None

@@ -6,7 +6,18 @@ and leaves it alone: it serves on.  Fields may be added with a default without a
 
 import msgspec
 
-from equipoise.plan.model import Dicom, Endpoint, Node, NodeTls, PassiveHealth, Persistence, ProxyProtocol, Route, Tls
+from equipoise.plan.model import (
+    Dicom,
+    Endpoint,
+    Hl7,
+    Node,
+    NodeTls,
+    PassiveHealth,
+    Persistence,
+    ProxyProtocol,
+    Route,
+    Tls,
+)
 from equipoise.plan.states import NodeState
 
 VERSION = 1
@@ -25,6 +36,8 @@ class ServiceTask(msgspec.Struct, frozen=True, kw_only=True):
     queue_wait_s: float
     source_address: str | None
     dicom: Dicom
+    protocol: str = "dicom"
+    hl7: Hl7 = Hl7()
     max_per_source: int | None = None
     slow_start_s: float = 0.0
     passive_health: PassiveHealth = PassiveHealth()
@@ -105,16 +118,29 @@ class NodeCounters(msgspec.Struct, frozen=True, kw_only=True):
     rested: str | None = None
 
 
+class MessageCounters(msgspec.Struct, frozen=True, kw_only=True):
+    """HL7 messages of one service since the gateway started: as in `engines.base.Messages`."""
+
+    by_type: dict[str, dict[str, int]] = {}
+    in_flight: int = 0
+    held: int = 0
+    resent: int = 0
+    receivers_closed: dict[str, int] = {}
+    latency_ms: tuple[int, ...] = ()
+    latency_sum_ms: float = 0.0
+
+
 class ServiceCounters(msgspec.Struct, frozen=True, kw_only=True):
     """One service in one gateway; `clients` are the connections that callers hold, `waiting` those in its queue.
 
-    `problem` says what it lacks to serve as it was told, or is None.
+    `problem` says what it lacks to serve as it was told, or is None; `messages` are those of HL7.
     """
 
     clients: int
     waiting: int
     nodes: dict[str, NodeCounters]
     problem: str | None = None
+    messages: MessageCounters | None = None
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation"):

@@ -63,6 +63,8 @@ def _task(service: Service) -> ServiceTask:
         queue_wait_s=service.queue_wait_s,
         source_address=service.source_address,
         dicom=service.dicom,
+        protocol=service.protocol,
+        hl7=service.hl7,
         max_per_source=service.max_per_source,
         slow_start_s=service.slow_start_s,
         passive_health=service.passive_health,

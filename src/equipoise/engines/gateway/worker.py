@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from equipoise.base.clock import Clock
 from equipoise.base.errors import EngineError
 from equipoise.base.paths import Directories, socket_path
 from equipoise.base.processes import is_alive, kill, start_detached
-from equipoise.engines.base import NodeCount, Observation
+from equipoise.engines.base import Messages, NodeCount, Observation
 from equipoise.engines.gateway.channel import Channel, connected
 from equipoise.engines.gateway.messages import (
     VERSION,
@@ -88,7 +90,16 @@ class Worker:
             for node, count in service.nodes.items()
         }
         problems = {name: service.problem for name, service in answer.services.items() if service.problem}
-        return Observation(nodes, {name: service.clients for name, service in answer.services.items()}, problems)
+        return Observation(
+            nodes,
+            {name: service.clients for name, service in answer.services.items()},
+            problems,
+            messages={
+                name: Messages(**msgspec.structs.asdict(service.messages))
+                for name, service in answer.services.items()
+                if service.messages is not None
+            },
+        )
 
     async def answers(self) -> bool:
         """Say whether it still does."""
