@@ -12,10 +12,11 @@ import uvloop
 
 from equipoise.base.clock import SystemClock
 from equipoise.base.tasks import Tasks
+from equipoise.engines.gateway.dicom_service import DicomService
 from equipoise.engines.gateway.messages import ServiceTask
 from equipoise.engines.gateway.room import Room
 from equipoise.engines.gateway.security import Security, secured
-from equipoise.engines.gateway.service import Service, Surroundings
+from equipoise.engines.gateway.service import Surroundings
 from equipoise.plan.model import Dicom, Endpoint, Node, Persistence
 from equipoise.proto.dicom.pdu import RELEASE_RP, RELEASE_RQ, PduType
 from equipoise.state.events import AssociationEnded, Event
@@ -170,8 +171,8 @@ class Running:
         self.events: list[Event] = []
         self.failures: list[object] = []
         self.problems: list[str] = []  # what was wrong with certificates
-        self.services: dict[str, Service] = {}
-        self.leaving: dict[str, Service] = {}
+        self.services: dict[str, DicomService] = {}
+        self.leaving: dict[str, DicomService] = {}
         self.room = Room(room)
         self._sockets: dict[Endpoint, socket.socket] = {}
         self.tasks = Tasks(lambda name, error: self.failures.append((name, error)))
@@ -203,7 +204,7 @@ class Running:
             security = secured(each, held, told)
             problem = security.problem
             self.problems += [problem] if problem is not None else []
-            service = before or Service(each, {}, self._around, security)
+            service = before or DicomService(each, {}, self._around, security)
             self.services[each.name] = service
             service.configure(each, {}, security, named)
         for each in tasks:

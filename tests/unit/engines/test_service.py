@@ -10,10 +10,11 @@ import uvloop
 
 from equipoise.base.clock import SystemClock
 from equipoise.base.tasks import Tasks
+from equipoise.engines.gateway.dicom_service import DicomService
 from equipoise.engines.gateway.messages import ServiceTask
 from equipoise.engines.gateway.room import Room
 from equipoise.engines.gateway.security import Security
-from equipoise.engines.gateway.service import Service, Surroundings
+from equipoise.engines.gateway.service import Surroundings
 from equipoise.plan.model import Endpoint, Node, Persistence
 from equipoise.plan.states import NodeState
 from equipoise.proto.dicom.pdu import REJECT_CONGESTION, REJECT_LIMIT
@@ -57,7 +58,7 @@ class Bench:
             changed=lambda service: None,
             service=lambda name: None,
         )
-        self.service = Service(task, {}, around, Security())
+        self.service = DicomService(task, {}, around, Security())
         self.service.configure(task, {}, Security(), {})
         self.sockets = {endpoint: self.listener}
 

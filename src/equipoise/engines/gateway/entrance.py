@@ -9,7 +9,7 @@ Source: DICOM PS3.8 section 9.1.2 (ARTIM) and PS3.15 annex B.12; "The PROXY prot
 import asyncio
 import os
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, cast
@@ -18,7 +18,6 @@ from equipoise.base.errors import PeerError
 from equipoise.base.tls import start_tls
 from equipoise.base.tls_problems import handshake_problem, peer_names
 from equipoise.engines.gateway.arrival import Arrival
-from equipoise.engines.gateway.driver import Association
 from equipoise.engines.gateway.room import Room
 from equipoise.engines.gateway.side import LINGER_S
 from equipoise.plan.model import Endpoint
@@ -33,6 +32,23 @@ class NotLetIn:
 
     ended: str
     reason: str
+
+
+class Guest(Protocol):
+    """What a client becomes that is let in.
+
+    Attributes:
+        uncount: Takes it out of what its source has open, when it is gone.
+    """
+
+    uncount: Callable[[], None] | None
+
+    @property
+    def client_side(self) -> asyncio.BaseProtocol:
+        """The protocol for the client's connection."""
+
+    def begin(self) -> None:
+        """Start: the client's connection stands."""
 
 
 class Host(Protocol):
@@ -74,7 +90,7 @@ class Host(Protocol):
     def agree(self, entrance: "Entrance", handshake: Handshake) -> asyncio.Task[None]:
         """Run the entrance's `secure`."""
 
-    def accepted(self, entrance: "Entrance", arrival: Arrival) -> Association:
+    def accepted(self, entrance: "Entrance", arrival: Arrival) -> Guest:
         """Return the association for this client; it takes over the place."""
 
 
@@ -238,12 +254,12 @@ class Entrance(asyncio.BufferedProtocol):
             return
         version, names = (None, None) if session is None else (session.version(), peer_names(session))
         arrival = Arrival(self._peer, self._server, self._port, version, names)
-        association = self._host.accepted(self, arrival)
+        guest = self._host.accepted(self, arrival)
         self._transport = None
         self._cancel_deadline()
-        stream.set_protocol(association.client_side)
-        association.client_side.connection_made(stream)
-        association.begin()
+        stream.set_protocol(guest.client_side)
+        guest.client_side.connection_made(stream)
+        guest.begin()
 
     # The ends
 

@@ -27,6 +27,7 @@ from equipoise.base.clock import Clock, SystemClock, rfc3339
 from equipoise.base.processes import raise_file_limit
 from equipoise.base.tasks import Tasks, forever
 from equipoise.engines.gateway.channel import Channel
+from equipoise.engines.gateway.dicom_service import DicomService
 from equipoise.engines.gateway.messages import (
     VERSION,
     Done,
@@ -233,7 +234,7 @@ class Gateway:
         if security.problem not in (None, before.problem):  # it serves on with what it has, and so do the others
             self._emit(TaskHindered(task=f"TLS of {name}", reason=security.problem))
         if service is None:
-            service = Service(task, states, self._around, security)
+            service = DicomService(task, states, self._around, security)
         self._services[name] = service
         service.configure(task, states, security, tasks)
 

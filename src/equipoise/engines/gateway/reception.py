@@ -14,8 +14,7 @@ from equipoise.base.tasks import Tasks
 from equipoise.base.tls_problems import peer_names
 from equipoise.engines.gateway.arrival import Arrival
 from equipoise.engines.gateway.conditions import fits, is_within, networks_of
-from equipoise.engines.gateway.driver import Association
-from equipoise.engines.gateway.entrance import Entrance, Handshake, NotLetIn
+from equipoise.engines.gateway.entrance import Entrance, Guest, Handshake, NotLetIn
 from equipoise.engines.gateway.messages import ServiceTask
 from equipoise.engines.gateway.room import Room
 from equipoise.engines.gateway.sockets import BACKLOG
@@ -37,8 +36,8 @@ class Host(Protocol):
     def patience_s(self) -> float:
         """How long a client may take before its association."""
 
-    def begin(self, arrival: Arrival) -> Association:
-        """Return the association for a client that is let in."""
+    def begin(self, arrival: Arrival) -> Guest:
+        """Return what a client becomes that is let in."""
 
     def not_taken(self, ended: str, reason: str, client: str = "unknown") -> None:
         """Tell of a client that no association is made for."""
@@ -148,11 +147,11 @@ class Reception:
         """Run the entrance's `secure`."""
         return self._host.tasks.spawn("gateway.tls", entrance.secure(handshake))
 
-    def accepted(self, entrance: Entrance, arrival: Arrival) -> Association:
-        """Return the association for a client; it takes over the place of its entrance."""
-        association = self._host.begin(arrival)
-        association.uncount = self._entering.pop(entrance)
-        return association
+    def accepted(self, entrance: Entrance, arrival: Arrival) -> Guest:
+        """Return what a client becomes; it takes over the place of its entrance."""
+        guest = self._host.begin(arrival)
+        guest.uncount = self._entering.pop(entrance)
+        return guest
 
     def _uncount(self, source_ip: str) -> None:
         self._sources[source_ip] -= 1
