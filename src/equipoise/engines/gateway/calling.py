@@ -13,7 +13,7 @@ from equipoise.base.tls_problems import handshake_problem
 from equipoise.config.fields import split_port
 from equipoise.engines.gateway.arrival import Arrival
 from equipoise.engines.gateway.messages import ServiceTask
-from equipoise.engines.gateway.side import LINGER_S, Side
+from equipoise.engines.gateway.side import LINGER_S
 from equipoise.plan.model import Node
 from equipoise.proto.proxy_protocol import encode
 
@@ -48,7 +48,7 @@ class Caller:
         self._context = context
         self._is_plain = task.node_tls is None
 
-    async def call(self, node: Node, arrival: Arrival, side: Side) -> None:
+    async def call(self, node: Node, arrival: Arrival, side: asyncio.BaseProtocol) -> None:
         """Connect `side` to the node.  Raises: CallError."""
         if self._context is None and not self._is_plain:
             raise CallError("the files of node_tls cannot be used; `equipoise check` says why", ours=True)
@@ -58,18 +58,18 @@ class Caller:
         except OSError as error:
             raise CallError(f"{host} port {port}: {self._said(error)}", ours=error.errno in _OUR_OWN) from None
 
-    async def _connect(self, node: Node, host: str, port: int, arrival: Arrival, side: Side) -> None:
+    async def _connect(self, node: Node, host: str, port: int, arrival: Arrival, side: asyncio.BaseProtocol) -> None:
         loop = asyncio.get_running_loop()
         if self._context is None:
-            await loop.create_connection(lambda: side, host, port, local_addr=self._source)
+            transport, _ = await loop.create_connection(lambda: side, host, port, local_addr=self._source)
             if self._version != "none":
-                side.send(self._header(arrival))
+                transport.write(self._header(arrival))
             return
         raw, _ = await loop.create_connection(asyncio.Protocol, host, port, local_addr=self._source)
         await self._secure(raw, self._context, node, arrival, side)
 
     async def _secure(
-        self, raw: asyncio.Transport, context: ssl.SSLContext, node: Node, arrival: Arrival, side: Side
+        self, raw: asyncio.Transport, context: ssl.SSLContext, node: Node, arrival: Arrival, side: asyncio.BaseProtocol
     ) -> None:
         if self._version != "none":
             raw.write(self._header(arrival))

@@ -33,9 +33,13 @@ class Picked:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """Every node that may take work is at its limit: waiting may help."""
+    """Every node that may take this work is at its limit: waiting may help.
+
+    `node` is the one to wait for; None where any will do.
+    """
 
     reason: str
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Pool:
     ) -> None:
         self._policy = kind.make()
         self._weighs_work = kind.weighs_work
+        self._pins = kind.pins
+        self.spreads = kind.ramps and persistence.by == "none"  # where work could as well go to another node
         self._slow_start_s = slow_start_s if kind.ramps else 0.0
         self._max_connections = max_connections
         self._persistence = persistence
@@ -111,24 +117,54 @@ class Pool:
         return True
 
     def pick(
-        self, client: Client, tried: tuple[str, ...], now_s: float, traffic: Traffic | None = None
+        self,
+        client: Client,
+        tried: tuple[str, ...],
+        now_s: float,
+        traffic: Traffic | None = None,
+        *,
+        stays: bool = False,
     ) -> Picked | Full | Nobody:
-        """Return a place at a node that is not in `tried`; it counts as open from now on."""
+        """Return a place at a node that is not in `tried`; it counts as open from now on.
+
+        With `stays`, a client whose own node is full waits for it; else it goes elsewhere.
+        """
         able = [member for member in self.members.values() if member.takes_work and member.name not in tried]
         if not able:
             return Nobody(self._why_nobody(tried))
         if self._max_connections is not None and self.open >= self._max_connections:
-            return Full(f"the service is at its max_connections, {self._max_connections}")
+            return Full(self._why_service_is_full())
         group = self._group(able, now_s)
         free = [member for member in group if not member.full]
         if not free:
             return Full(self._why_full(group))
         key = persistence_key(self._persistence.by, client, self._persistence.mask, self._persistence.mask6)
         own = self._own(key, now_s)
+        if stays and (awaited := self._awaited(group, own, client, now_s)) is not None:
+            if awaited.full:
+                return Full(f"{awaited.name} is at its max_connections", awaited.name)
+            free = [awaited]
         chosen = own if own is not None and own in free else self._by_policy(free, client, now_s)
         if key is not None:
             self.table.keep(key, self._home(own, chosen, tried).name, now_s)
         return self._take_place(chosen, len(able) - 1, client, traffic)
+
+    def take(self, name: str) -> Picked | Full | None:
+        """Return a place at this very node; None where it should take no work, so that another is to be picked."""
+        member = self.members.get(name)
+        if member is None or not member.takes_work or name in self._rested:
+            return None
+        if self._max_connections is not None and self.open >= self._max_connections:
+            return Full(self._why_service_is_full())
+        if member.full:
+            return Full(f"{name} is at its max_connections", name)
+        member.counters.connections += 1
+        member.counters.associations += 1
+        return Picked(member.node, 0)
+
+    def candidates(self, now_s: float) -> list[Member]:
+        """Return the nodes that new work is spread over, full ones included."""
+        return self._group([member for member in self.members.values() if member.takes_work], now_s)
 
     def release(self, picked: Picked) -> None:
         """Give a place back."""
@@ -237,6 +273,12 @@ class Pool:
             return None
         return member
 
+    def _awaited(self, group: list[Member], own: Member | None, client: Client, now_s: float) -> Member | None:
+        """Return the node that a client which stays would wait for; None where any free one will do."""
+        if own is not None:
+            return own if own in group else None
+        return self._by_policy(group, client, now_s) if self._pins else None
+
     def _home(self, own: Member | None, chosen: Member, tried: tuple[str, ...]) -> Member:
         """Return where the client comes next time: one whose node is only full or rested goes back there."""
         stays = own is not None and (own.full or own.name in self._rested) and own.name not in tried
@@ -272,6 +314,9 @@ class Pool:
         member.counters.connections += 1
         member.counters.associations += 1
         return Picked(member.node, alternatives, load)
+
+    def _why_service_is_full(self) -> str:
+        return f"the service is at its max_connections, {self._max_connections}"
 
     def _why_full(self, group: list[Member]) -> str:
         full = ", ".join(member.name for member in group)

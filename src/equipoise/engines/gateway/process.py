@@ -14,24 +14,21 @@ import signal
 import socket
 import sys
 import traceback
-from collections import deque
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import uvloop
 
 from equipoise import __version__
-from equipoise.base.clock import Clock, SystemClock, rfc3339
+from equipoise.base.clock import Clock, SystemClock
 from equipoise.base.processes import raise_file_limit
 from equipoise.base.tasks import Tasks, forever
 from equipoise.engines.gateway.channel import Channel
 from equipoise.engines.gateway.dicom_service import DicomService
+from equipoise.engines.gateway.hl7.service import Hl7Service
 from equipoise.engines.gateway.messages import (
     VERSION,
     Done,
-    Happened,
     Hello,
     Learned,
     Message,
@@ -44,6 +41,7 @@ from equipoise.engines.gateway.messages import (
     Stop,
     Welcome,
 )
+from equipoise.engines.gateway.outbox import Outbox
 from equipoise.engines.gateway.room import Room, room_for
 from equipoise.engines.gateway.security import Security, secured
 from equipoise.engines.gateway.service import Service, Surroundings
@@ -52,11 +50,10 @@ from equipoise.engines.gateway.successor import Successors
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import NodeState
 from equipoise.policy.catalogue import policies
-from equipoise.state.events import Event, EventsDropped, TaskFailed, TaskHindered
+from equipoise.state.events import TaskFailed, TaskHindered
 
-MAX_EVENTS = 20_000  # about 10 MB; at a busy site several minutes without a supervisor
-_EVENTS_AT_ONCE = 500
-_FLUSH_S = 0.2  # a busy site has hundreds a second; each flush wakes the supervisor
+_KINDS = {"dicom": DicomService, "hl7": Hl7Service}
+
 _COLLECT_EVERY_S = 30.0
 _LEARNED_S = 5.0  # what is lost at most where a gateway is killed
 _ACCEPT_AGAIN_S = 0.1
@@ -80,9 +77,8 @@ class Gateway:
         self._supervisor: Channel | None = None
         self._predecessors: dict[Channel, str] = {}
         self._successors = Successors(self._tasks, clock)
-        self._events: deque[msgspec.Raw] = deque()
-        self._dropped = 0
-        self._flushing = self._telling = False
+        self._outbox = Outbox(clock)
+        self._telling = False
         self._orders: asyncio.Queue[tuple[Channel, Message, list[socket.socket]]] = asyncio.Queue()
         self._ended = asyncio.Event()
         self._max_files = raise_file_limit()
@@ -90,7 +86,7 @@ class Gateway:
             buffer=memoryview(bytearray(READ_BUFFER_BYTES)),
             tasks=self._tasks,
             clock=clock,
-            emit=self._emit,
+            emit=self._outbox.put,
             room=Room(0),
             changed=self._changed,
             service=self._service,
@@ -115,7 +111,7 @@ class Gateway:
             listener.close()
             self._successors.close()
             self._tell_learned()
-            self._flush()
+            self._outbox.flush()
             await self._tasks.cancel_all()
 
     async def _collect(self) -> None:
@@ -151,7 +147,7 @@ class Gateway:
 
     def _closed(self, channel: Channel, reason: str) -> None:
         if channel is self._supervisor:
-            self._supervisor = None
+            self._supervisor = self._outbox.reader = None
         name = self._predecessors.pop(channel, None)
         if name is not None:
             for service in self._services.values():
@@ -161,7 +157,7 @@ class Gateway:
         """Take this supervisor for ours; an earlier one is gone or going."""
         if self._supervisor is not None and self._supervisor is not channel:
             self._supervisor.close("another supervisor took over")
-        self._supervisor = channel
+        self._supervisor = self._outbox.reader = channel
         channel.send(
             Welcome(
                 version=VERSION,
@@ -176,7 +172,7 @@ class Gateway:
             list(self._sockets.values()),
             answers=number,
         )
-        self._flush()
+        self._outbox.flush()
 
     async def _follow_orders(self) -> None:
         """Carry out what changes services, one order after the other; a bug in one ends that one alone."""
@@ -228,26 +224,36 @@ class Gateway:
 
     def _take_task(self, task: ServiceTask, tasks: dict[str, ServiceTask]) -> None:
         name, states = task.name, _of_service(self._states, task.name)
-        service = self._services.get(name) or self._come_back(name)
+        service = self._going_on(task)
         before, told = (service.security, service.task) if service is not None else (Security(), None)
         security = secured(task, before, told)
         if security.problem not in (None, before.problem):  # it serves on with what it has, and so do the others
-            self._emit(TaskHindered(task=f"TLS of {name}", reason=security.problem))
+            self._outbox.put(TaskHindered(task=f"TLS of {name}", reason=security.problem))
         if service is None:
-            service = DicomService(task, states, self._around, security)
+            service = _KINDS[task.protocol](task, states, self._around, security)
         self._services[name] = service
         service.configure(task, states, security, tasks)
 
     def _service(self, name: str) -> Service | None:
         return self._services.get(name) or next((each for each in self._leaving if each.name == name), None)
 
-    def _come_back(self, name: str) -> Service | None:
-        """Return a service that was leaving: it goes on with what it holds, and its successor counts that no more."""
-        service = next((each for each in self._leaving if each.name == name), None)
+    def _going_on(self, task: ServiceTask) -> Service | None:
+        """Return the service that goes on with this task; one that is to speak something else now leaves.
+
+        One that was leaving comes back with what it holds, and its successor counts that no more.
+        """
+        service = self._services.get(task.name)
+        if service is not None and service.task.protocol == task.protocol:
+            return service
         if service is not None:
-            self._leaving.remove(service)
-            self._successors.forget(name)
-        return service
+            service.leave()
+            self._leaving.append(service)
+        for leaving in self._leaving:
+            if (leaving.name, leaving.task.protocol) == (task.name, task.protocol):
+                self._leaving.remove(leaving)
+                self._successors.forget(task.name)
+                return leaving
+        return None
 
     async def _name_successors(self, paths: dict[str, str]) -> str | None:
         problems = []
@@ -329,33 +335,6 @@ class Gateway:
             service.pool.table.merge(soft.persistence, self._clock.monotonic())
             service.hear_elsewhere(soft.gateway, soft.open)
 
-    def _emit(self, event: Event) -> None:
-        at = rfc3339(self._clock.wall())
-        if len(self._events) >= MAX_EVENTS:
-            self._events.popleft()
-            self._dropped += 1
-        self._events.append(msgspec.Raw(event.line(at)))
-        self._flush_soon()
-
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_later(_FLUSH_S, self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        if self._dropped and self._supervisor is not None:
-            count, self._dropped = self._dropped, 0
-            self._emit(EventsDropped(pid=os.getpid(), count=count))
-        while self._events and self._supervisor is not None and not self._supervisor.is_behind:
-            batch = tuple(islice(self._events, _EVENTS_AT_ONCE))
-            self._supervisor.send(Happened(events=batch))
-            if self._supervisor is not None:  # else it was gone, and the next one is told
-                for _ in batch:
-                    self._events.popleft()
-        if self._events and self._supervisor is not None:
-            self._flush_soon()
-
     def callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Report a bug that ended in the event loop."""
         failure = context.get("exception") or RuntimeError(context.get("message", "unknown"))
@@ -364,7 +343,7 @@ class Gateway:
     def _task_failed(self, name: str, failure: BaseException) -> None:
         text = "".join(traceback.format_exception(failure))
         sys.stderr.write(text)
-        self._emit(TaskFailed(task=name, error=repr(failure), traceback=text))
+        self._outbox.put(TaskFailed(task=name, error=repr(failure), traceback=text))
 
 
 def _of_service(states: dict[str, NodeState], service: str) -> dict[str, NodeState]:

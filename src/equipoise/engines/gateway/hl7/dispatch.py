@@ -1,0 +1,255 @@
+"""Which message goes to which node, and when: keys, queues, holding.  What happens there is its delivery.
+
+A message is here from the moment it is whole until its sender has its answer, or is closed without one.  Time is looked
+at by `sweep`, several times a second, rather than by a timer for each message.
+"""
+
+from typing import Protocol
+
+from equipoise.engines.gateway.hl7.delivery import Delivery, Network
+from equipoise.engines.gateway.hl7.exchange import Exchange, Sender, Stage
+from equipoise.engines.gateway.hl7.spread import Spread
+from equipoise.engines.gateway.hl7.turns import Turns
+from equipoise.engines.gateway.messages import ServiceTask
+from equipoise.engines.gateway.pool import Full, Nobody, Picked, Pool
+from equipoise.policy.base import Client
+from equipoise.proto.hl7 import Header, read_patients
+from equipoise.proto.mllp import Frame
+
+AGAIN_S = 0.5  # how often a message that no node could take is offered again
+SILENCE_S = 0.25  # behind a frame that lacks its last byte: then it is whole
+
+
+class Host(Network, Protocol):
+    """What a dispatch needs of its service."""
+
+    def rejection(self, exchange: Exchange, reason: str) -> Frame | None:
+        """Return the answer that says a message was not taken; None where its sender is closed instead."""
+
+
+class Dispatch:
+    """The messages of one service."""
+
+    def __init__(self, host: Host, task: ServiceTask, pool: Pool) -> None:
+        self._host = host
+        self._live: dict[Exchange, None] = {}
+        self._waiting: dict[Exchange, None] = {}  # for a node, oldest first
+        self._turns = Turns()
+        self._spread = Spread()
+        self._serving = self._serve_again = False
+        self.delivery = Delivery(host, self, task, pool)
+        self._take(task, pool)
+
+    def configure(self, task: ServiceTask, pool: Pool) -> None:
+        """Take a new task; messages under way go on by it."""
+        self.delivery.configure(task, pool)
+        self._take(task, pool)
+        self.serve()
+
+    def _take(self, task: ServiceTask, pool: Pool) -> None:
+        self._task, self._settings, self._pool = task, task.hl7, pool
+        self._stays = task.hl7.key in ("sender", "patient")
+        self._by_connection = task.hl7.key == "connection"
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that have a node."""
+        return len(self._live) - len(self._waiting)
+
+    @property
+    def held(self) -> int:
+        """Messages that wait for a node that takes work."""
+        return sum(exchange.held for exchange in self._waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait, for whatever reason."""
+        return len(self._waiting)
+
+    # A message comes
+
+    def begin(self, sender: Sender, frame: Frame, header: Header) -> Exchange:
+        """Take a message that is whole."""
+        now_s = self._host.now()
+        exchange = Exchange(sender, frame, header, sender.client, now_s)
+        self._live[exchange] = None
+        if self._stays and not self._may_go(exchange, now_s):
+            return exchange
+        self._place(exchange, now_s)
+        return exchange
+
+    def _may_go(self, exchange: Exchange, now_s: float) -> bool:
+        """Find out whom a message belongs to; say whether it is its turn."""
+        address = exchange.client.source_ip
+        if self._settings.key == "sender":
+            exchange.client = Client(address, _text(b"|".join(exchange.header.sending)))
+            return True
+        patients: tuple[bytes, ...] = ()
+        if not exchange.header.is_batch:
+            found = read_patients(exchange.frame.chunks)
+            patients = tuple(dict.fromkeys(found.current + found.merged))
+        exchange.client = Client(_text(patients[0]) if patients else exchange.sender.name, address)
+        if not patients or self._turns.join(exchange, patients):
+            return True
+        exchange.stage = Stage.TURN
+        exchange.deadline_s = now_s + self._settings.ack_timeout_s + self._task.queue_wait_s
+        return False
+
+    def sender_gone(self, sender: Sender, exchange: Exchange | None) -> None:
+        """Hear that a sender has left: what no receiver has seen is dropped, what one has goes on to its answer."""
+        self._spread.forget(sender)
+        if exchange is None or exchange.stage in (Stage.WRITING, Stage.ANSWER, Stage.OVER):
+            return
+        was_counted = exchange.stage is Stage.CONFIRMATION
+        self.delivery.give_up(exchange)
+        self.ended(exchange, None if was_counted else "closed")
+
+    # It gets a node
+
+    def serve(self, node: str | None = None) -> None:
+        """Give every waiting message a node that can have one; `node` says where room has come, None anywhere.
+
+        Giving may end a message, which frees a place and brings us here again: that is noted and not nested.
+        """
+        if not self._waiting:
+            return
+        self._serve_again = True
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._serve_again:
+                self._serve_again = False
+                self._serve_once(node)
+                node = None
+        finally:
+            self._serving = False
+
+    def _serve_once(self, node: str | None) -> None:
+        now_s = self._host.now()
+        for exchange in list(self._waiting):
+            if exchange not in self._waiting or (node is not None and exchange.wanted not in (None, node)):
+                continue
+            self._place(exchange, now_s)
+            if exchange in self._waiting and exchange.wanted is None and not exchange.tried and not exchange.held:
+                return  # every node is full, for all others, too
+
+    def _place(self, exchange: Exchange, now_s: float) -> None:
+        outcome = self._pick(exchange, now_s)
+        if isinstance(outcome, Picked):
+            self._waiting.pop(exchange, None)
+            exchange.picked, exchange.held = outcome, False
+            self.delivery.carry(exchange, outcome)
+        elif exchange.rejection is not None:
+            self.delivery.answer(exchange, exchange.rejection, exchange.rejection_code)
+        else:
+            self._wait(exchange, outcome, now_s)
+
+    def _pick(self, exchange: Exchange, now_s: float) -> Picked | Full | Nobody:
+        if not self._by_connection:
+            return self._pool.pick(exchange.client, exchange.tried, now_s, stays=self._stays)
+        sender = exchange.sender
+        self._spread.look(sender, self._pool, now_s)
+        if sender.home is not None and sender.home not in exchange.tried:
+            taken = self._pool.take(sender.home)
+            if taken is not None:
+                return taken
+        outcome = self._pool.pick(exchange.client, exchange.tried, now_s)
+        if isinstance(outcome, Picked):
+            self._spread.settle(sender, outcome.node.name)
+        return outcome
+
+    def _wait(self, exchange: Exchange, why: Full | Nobody, now_s: float) -> None:
+        """Let a message wait: for room `queue_wait` in all, for a node that takes work `hold` in all."""
+        exchange.stage, exchange.held = Stage.NODE, isinstance(why, Nobody)
+        exchange.wanted = why.node if isinstance(why, Full) else None
+        if exchange.held:
+            exchange.held_until_s = exchange.held_until_s or now_s + self._settings.hold_s
+            exchange.deadline_s = exchange.held_until_s
+        else:
+            exchange.room_until_s = exchange.room_until_s or now_s + self._task.queue_wait_s
+            exchange.deadline_s = exchange.room_until_s
+        self._waiting[exchange] = None
+        if now_s >= exchange.deadline_s:
+            self._give_up(exchange)
+
+    def next_node(self, exchange: Exchange, node: str) -> None:
+        """Take a message back that is to go to another node than this one."""
+        exchange.tried += (node,)
+        exchange.stage = Stage.NODE
+        self._release(exchange)
+        if exchange.stage is not Stage.OVER:
+            self._place(exchange, self._host.now())
+
+    def _release(self, exchange: Exchange) -> None:
+        if exchange.picked is not None:
+            picked, exchange.picked = exchange.picked, None
+            self._pool.release(picked)
+            self.serve(picked.node.name)
+
+    # It ends
+
+    def ended(self, exchange: Exchange, code: str | None) -> None:
+        """Forget a message, and let its sender go on; `code` is what is counted, None where that was done."""
+        self._forget(exchange, code)
+        exchange.sender.finished(exchange.header.kind, code)
+
+    def close_sender(self, exchange: Exchange, ended: str, reason: str) -> None:
+        """Forget a message, and close its sender's connection, so that it decides."""
+        self._forget(exchange, "closed")
+        exchange.sender.close(ended, reason)
+
+    def _give_up(self, exchange: Exchange) -> None:
+        """End a message that no node has taken in time."""
+        if exchange.stage is Stage.TURN:
+            ended, reason = "full", "it waited too long for earlier messages of the same patient"
+        elif exchange.held:
+            ended, reason = "no_node", f"no node took work for {self._settings.hold_s:g} s"
+        else:
+            ended, reason = "full", f"no node that may take it had room for {self._task.queue_wait_s:g} s"
+        frame = self._host.rejection(exchange, reason)
+        if frame is None:
+            self.close_sender(exchange, ended, f"{exchange.said}: {reason}")
+        else:
+            exchange.sender.answer(frame)
+            self.ended(exchange, ended)
+
+    def _forget(self, exchange: Exchange, code: str | None) -> None:
+        exchange.stage = Stage.OVER
+        self._live.pop(exchange, None)
+        self._waiting.pop(exchange, None)
+        if code is not None:
+            self.delivery.counting.ended(exchange.header.kind, code)
+        self._release(exchange)
+        for ready in self._turns.leave(exchange):
+            if ready.stage is Stage.TURN:
+                ready.stage = Stage.NODE
+                self._place(ready, self._host.now())
+
+    # Time passes
+
+    def sweep(self) -> None:
+        """End what has taken too long."""
+        now_s = self._host.now()
+        for exchange in list(self._live):
+            link = exchange.link
+            if exchange.stage is Stage.OVER:
+                continue
+            if link is not None and link.may_have_answered and now_s - link.heard_s >= SILENCE_S:
+                link.finish_answer()
+            elif now_s >= exchange.deadline_s:
+                self._too_late(exchange, now_s)
+            elif exchange.held and now_s - exchange.offered_s >= AGAIN_S:
+                exchange.tried, exchange.offered_s = (), now_s
+                self._place(exchange, now_s)
+        self.delivery.sweep(now_s)
+
+    def _too_late(self, exchange: Exchange, now_s: float) -> None:
+        if exchange.stage in (Stage.TURN, Stage.NODE):
+            self._give_up(exchange)
+        else:
+            self.delivery.too_late(exchange, now_s)
+
+
+def _text(key: bytes) -> str:
+    return key.decode("latin-1")
