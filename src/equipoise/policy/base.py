@@ -51,9 +51,11 @@ class PolicyKind:
         name: What `balance` says.
         weighs_work: Whether it asks for `Candidate.work`, which costs a little to know.
         ramps: Whether a node that returns starts slowly.
+        pins: Whether a client's node follows from the client and the nodes alone, so that it can be waited for.
     """
 
     name: str
     make: Callable[[], Policy]
     weighs_work: bool = False
     ramps: bool = True
+    pins: bool = False

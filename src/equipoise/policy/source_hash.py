@@ -38,4 +38,4 @@ class SourceHash:
         return max((score(key, node.name, node.weight), node.name) for node in candidates)[1]
 
 
-POLICY = PolicyKind(name="source_hash", make=SourceHash, ramps=False)
+POLICY = PolicyKind(name="source_hash", make=SourceHash, ramps=False, pins=True)

@@ -22,6 +22,7 @@ from equipoise.engines.gateway.pool import Picked, Pool
 from equipoise.proto.hl7 import NotHl7Error, read_acknowledgement, read_header
 from equipoise.proto.mllp import ACK, NAK, Frame
 
+_REFUSED_AGAIN_S = 1.0  # how often it is told that a node refuses connections
 _PROGRESS_BYTES = 16 * 1024  # of a long answer, within stall_timeout
 
 
@@ -60,6 +61,7 @@ class Delivery:
         self._network, self._desk = network, desk
         self._roomless: dict[Exchange, None] = {}  # with a place at a node whose connections are still closing
         self.is_leaving = False
+        self._refused_s: dict[str, float] = {}  # when it was last told of each node
         self._outdated = -1.0  # connections made before that are kept no more
         self.links = Links()
         self.counting = Counting()
@@ -208,6 +210,14 @@ class Delivery:
             exchange.link.send_aside(frame)
             self._finish(exchange, None)
 
+    def unconfirmed(self, exchange: Exchange) -> None:
+        """Hear that the sender does not commit its answer; the receiver would wait for that."""
+        link = exchange.link
+        if link is not None:
+            _parted(link)
+            link.close()
+        self._desk.ended(exchange, None)
+
     def _received_other(self, link: Link, frame: Frame) -> None:
         """Pass on a later answer to an earlier message; anything else ends the connection."""
         acknowledgement = read_acknowledgement(frame.head)
@@ -270,19 +280,22 @@ class Delivery:
         self._tell(link.node, why, reason, then)
 
     def _tell(self, node: str, why: str, reason: str, then: str | None) -> None:
+        """Count, and tell; of a node that refuses message after message not every time."""
         self.counting.receivers_closed[why] += 1
+        if why == "refused":
+            now_s = self._network.now()
+            if now_s - self._refused_s.get(node, -_REFUSED_AGAIN_S) < _REFUSED_AGAIN_S:
+                return
+            self._refused_s[node] = now_s
         self._network.receiver_failed(node, why, reason, then)
 
     # It ends
 
     def give_up(self, exchange: Exchange) -> None:
-        """Let go of a message whose sender has left, or which took too long."""
+        """Let go of a message that no receiver has seen; a connection that is being opened for it is kept."""
         self._roomless.pop(exchange, None)
-        link = exchange.link
-        if link is not None:
-            _parted(link)
-            if link.is_open and exchange.stage is not Stage.CONNECTION:
-                link.close()
+        if exchange.link is not None:
+            _parted(exchange.link)
 
     def _finish(self, exchange: Exchange, code: str | None) -> None:
         self._free(exchange)
@@ -337,15 +350,16 @@ class Delivery:
         elif exchange.stage is Stage.ANSWER:
             self._answer_too_late(exchange, link, now_s)
         elif exchange.stage is Stage.CONFIRMATION:
-            self.give_up(exchange)
-            self._desk.ended(exchange, None)
+            self.unconfirmed(exchange)
 
     def _connection_too_late(self, exchange: Exchange, link: Link | None) -> None:
         name = exchange.picked.node.name if exchange.picked is not None else ""
-        if link is not None:
-            _parted(link)
-            link.cancel()
-            self.links.gone(link)
+        if link is None:
+            self._refused(exchange, name, "has too many connections that are not closed yet", ours=True)
+            return
+        _parted(link)
+        link.cancel()
+        self.links.gone(link)
         self._refused(exchange, name, f"did not accept within {self._settings.connect_timeout_s:g} s", ours=False)
 
     def _look_at_progress(self, exchange: Exchange, link: Link, now_s: float) -> None:

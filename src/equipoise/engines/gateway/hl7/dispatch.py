@@ -69,40 +69,43 @@ class Dispatch:
     # A message comes
 
     def begin(self, sender: Sender, frame: Frame, header: Header) -> Exchange:
-        """Take a message that is whole."""
+        """Take a message that is whole.  Raises: PeerError where it cannot be told whom it is about."""
         now_s = self._host.now()
-        exchange = Exchange(sender, frame, header, sender.client, now_s)
+        patients = self._patients(frame, header)
+        exchange = Exchange(sender, frame, header, self._client(sender, header, patients), now_s)
         self._live[exchange] = None
-        if self._stays and not self._may_go(exchange, now_s):
-            return exchange
-        self._place(exchange, now_s)
+        if not patients or self._turns.join(exchange, patients):
+            self._place(exchange, now_s)
+        else:
+            exchange.stage = Stage.TURN
+            exchange.deadline_s = now_s + self._settings.ack_timeout_s + self._task.queue_wait_s
         return exchange
 
-    def _may_go(self, exchange: Exchange, now_s: float) -> bool:
-        """Find out whom a message belongs to; say whether it is its turn."""
-        address = exchange.client.source_ip
+    def _patients(self, frame: Frame, header: Header) -> tuple[bytes, ...]:
+        """Return the patients that a message has to take turns for."""
+        if self._settings.key != "patient" or header.is_batch:
+            return ()
+        found = read_patients(frame.chunks)
+        return tuple(dict.fromkeys(found.current + found.merged))
+
+    def _client(self, sender: Sender, header: Header, patients: tuple[bytes, ...]) -> Client:
+        """Return what a node is picked by: what stays together stands where the pool looks for a client."""
         if self._settings.key == "sender":
-            exchange.client = Client(address, _text(b"|".join(exchange.header.sending)))
-            return True
-        patients: tuple[bytes, ...] = ()
-        if not exchange.header.is_batch:
-            found = read_patients(exchange.frame.chunks)
-            patients = tuple(dict.fromkeys(found.current + found.merged))
-        exchange.client = Client(_text(patients[0]) if patients else exchange.sender.name, address)
-        if not patients or self._turns.join(exchange, patients):
-            return True
-        exchange.stage = Stage.TURN
-        exchange.deadline_s = now_s + self._settings.ack_timeout_s + self._task.queue_wait_s
-        return False
+            return Client(sender.client.source_ip, _text(b"|".join(header.sending)))
+        if self._settings.key == "patient":
+            return Client(_text(patients[0]) if patients else sender.name, "")
+        return sender.client
 
     def sender_gone(self, sender: Sender, exchange: Exchange | None) -> None:
         """Hear that a sender has left: what no receiver has seen is dropped, what one has goes on to its answer."""
         self._spread.forget(sender)
         if exchange is None or exchange.stage in (Stage.WRITING, Stage.ANSWER, Stage.OVER):
             return
-        was_counted = exchange.stage is Stage.CONFIRMATION
-        self.delivery.give_up(exchange)
-        self.ended(exchange, None if was_counted else "closed")
+        if exchange.stage is Stage.CONFIRMATION:
+            self.delivery.unconfirmed(exchange)
+        else:
+            self.delivery.give_up(exchange)
+            self.ended(exchange, "closed")
 
     # It gets a node
 

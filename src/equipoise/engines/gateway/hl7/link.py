@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, cast
 
 from equipoise.base.tls_problems import handshake_problem
 from equipoise.engines.gateway.hl7.exchange import Exchange, Sender
@@ -57,6 +57,7 @@ class Link(asyncio.BufferedProtocol):
     __slots__ = (
         "_buffer",
         "_framing",
+        "_is_cancelled",
         "_owner",
         "_reader",
         "_sock",
@@ -91,12 +92,16 @@ class Link(asyncio.BufferedProtocol):
         self.used_s = self.heard_s = 0.0
         self.answer_seen_bytes = 0
         self._task: asyncio.Task[None] | None = None
+        self._is_cancelled = False
         self.progress = 0
 
     # What asyncio asks of it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection."""
+        """Take the connection, unless it comes too late."""
+        if self._is_cancelled:
+            cast(asyncio.Transport, transport).abort()
+            return
         self._stream = Stream(transport, self._drained)
         # Lent to us: it is looked at before every message, and making one each time would cost more than the look.
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=self._stream.descriptor)
@@ -212,9 +217,11 @@ class Link(asyncio.BufferedProtocol):
         self._task, self.counters = task, counters
 
     def cancel(self) -> None:
-        """Open it no further."""
+        """Open it no further; it may stand already, and nobody have heard of it."""
+        self._is_cancelled = True
         if self._task is not None:
             self._task.cancel()
+        self.close()
 
     def close(self) -> None:
         """Close at once: what has not left does not matter any more."""

@@ -53,10 +53,6 @@ class Links:
             links = self._free[key] = []
         links.append(link)
 
-    def is_free(self, link: Link) -> bool:
-        """Whether a connection is kept for a next message."""
-        return link in self._free.get((link.node, link.port), ())
-
     def make_room(self, node: str, limit: int | None) -> bool:
         """Say whether one more connection to a node may be opened; where not, close a free one of another port."""
         if limit is None or self.count(node) < limit:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from equipoise.base.errors import PeerError
 from equipoise.engines.gateway.arrival import Arrival
 from equipoise.engines.gateway.hl7.dispatch import SILENCE_S, Dispatch
 from equipoise.engines.gateway.hl7.exchange import Exchange, Stage
@@ -17,7 +18,7 @@ from equipoise.engines.gateway.hl7.stream import Stream
 from equipoise.engines.gateway.side import LINGER_S, MAX_DROPPED_BYTES
 from equipoise.plan.model import Endpoint
 from equipoise.policy.base import Client
-from equipoise.proto.hl7 import Header, NotHl7Error, read_acknowledgement, read_header
+from equipoise.proto.hl7 import Header, read_acknowledgement, read_header
 from equipoise.proto.mllp import ACK, NAK, Frame, FrameReader, FrameTooLongError, Framing
 
 _PROGRESS_BYTES = 16 * 1024  # of an unfinished message within stall_timeout: slower senders hold a place for nothing
@@ -60,7 +61,7 @@ class SenderConnection(asyncio.BufferedProtocol):
         self._frames: deque[Frame] = deque()
         self._stream: Stream | None = None
         self._exchange: Exchange | None = None
-        self._advancing = self._paused = self._half_closed = self._has_ended = False
+        self._advancing = self._paused = self._half_closed = False
         self._dropped_bytes = 0
         self._heard_s = self._mark_s = 0.0
         self._mark_bytes = self._unsent_bytes = 0
@@ -100,7 +101,7 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read; after the end it is dropped, and a sender that goes on and on is cut off."""
-        if self._has_ended:
+        if self.is_gone:
             self._drop(nbytes)
             return
         self.bytes_in += nbytes
@@ -127,17 +128,12 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell that the sender has left."""
-        self.is_gone = True
         if self._exchange is not None:
             self._end("gone", f"the sender left before it had an answer to {self._exchange.said}")
         elif self._reader.unfinished:
             self._end("gone", "the sender left in the middle of a message")
         else:
             self._end("closed", "closed by the sender")
-        exchange, self._exchange = self._exchange, None
-        self._frames.clear()
-        self._host.large.leave(self)
-        self._host.dispatch.sender_gone(self, exchange)
         self._host.gone(self)
 
     def pause_writing(self) -> None:
@@ -156,7 +152,7 @@ class SenderConnection(asyncio.BufferedProtocol):
     def answer(self, frame: Frame) -> None:
         """Send an answer."""
         stream = self._stream
-        if stream is None or self.is_gone or self._has_ended:
+        if stream is None or self.is_gone:
             return
         self.bytes_out += frame.size
         if len(frame.chunks) == 1:
@@ -169,7 +165,7 @@ class SenderConnection(asyncio.BufferedProtocol):
         self._exchange = None
         if answer is not None:
             self._count(kind, answer)
-        if self._has_ended:
+        if self.is_gone:
             return
         if self._host.is_leaving:
             self.part()
@@ -180,9 +176,6 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def close(self, ended: str, reason: str) -> None:
         """Close: what was answered before still leaves."""
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None and exchange.stage is Stage.OVER and not self._has_ended:
-            self._count(exchange.header.kind, "closed")
         self._end(ended, reason)
         stream = self._stream
         if stream is not None and not stream.transport.is_closing():
@@ -217,13 +210,13 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def sweep(self, now_s: float) -> bool:
         """Look after what is unfinished; say whether there is anything left to watch."""
-        if self._has_ended or self._stream is None:
+        if self.is_gone or self._stream is None:
             return False
         if self._reader.may_be_whole and now_s - self._heard_s >= SILENCE_S:
             self._finish_frame()
         self._look_at_answers(self._stream, now_s)
         self._look_at_message(now_s)
-        return bool(self._reader.unfinished or self._stream.unsent_bytes) and not self._has_ended
+        return bool(self._reader.unfinished or self._stream.unsent_bytes) and not self.is_gone
 
     # Inside
 
@@ -231,7 +224,7 @@ class SenderConnection(asyncio.BufferedProtocol):
         """Begin messages until one is under way."""
         self._advancing = True
         try:
-            while self._frames and not self._has_ended and self._is_ready_for(self._frames[0]):
+            while self._frames and not self.is_gone and self._is_ready_for(self._frames[0]):
                 if self._exchange is None and self._frames:
                     self._take(self._frames.popleft())
         finally:
@@ -252,23 +245,24 @@ class SenderConnection(asyncio.BufferedProtocol):
                 self._frames.popleft()
                 delivery.confirmed(exchange, frame)
             else:
-                self._host.dispatch.sender_gone(self, exchange)  # it goes on without committing the answer
+                delivery.unconfirmed(exchange)
         elif exchange.stage is Stage.ANSWER:
             delivery.hurry(exchange)
         return self._exchange is None
 
     def _take(self, frame: Frame) -> None:
         """Begin a message."""
+        if frame.size == 1 and frame.head in (ACK, NAK):
+            return  # it commits what nobody asked it to
         try:
             header = read_header(frame.head)
-        except NotHl7Error as error:
-            if not (frame.size == 1 and frame.head in (ACK, NAK)):
-                self.close("malformed", str(error))
+            self.said = header.sending
+            if (self.owes or header.kind.startswith("ACK")) and self._acknowledges(frame, header):
+                return
+            exchange = self._host.dispatch.begin(self, frame, header)
+        except PeerError as error:
+            self.close("malformed", str(error))
             return
-        self.said = header.sending
-        if (self.owes or header.kind.startswith("ACK")) and self._acknowledges(frame, header):
-            return
-        exchange = self._host.dispatch.begin(self, frame, header)
         self._exchange = None if exchange.stage is Stage.OVER else exchange
 
     def _acknowledges(self, frame: Frame, header: Header) -> bool:
@@ -287,9 +281,17 @@ class SenderConnection(asyncio.BufferedProtocol):
         self.counts[key] = self.counts.get(key, 0) + 1
 
     def _end(self, ended: str, reason: str) -> None:
-        if not self._has_ended:
-            self._has_ended = True
-            self._host.ended(self, ended, reason)
+        """Have nothing more to do with the sender; its connection may take a moment to be closed."""
+        if self.is_gone:
+            return
+        self.is_gone = True
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and exchange.stage is Stage.OVER:
+            self._count(exchange.header.kind, "closed")
+        self._frames.clear()
+        self._host.ended(self, ended, reason)
+        self._host.large.leave(self)
+        self._host.dispatch.sender_gone(self, exchange)
 
     def _drop(self, nbytes: int) -> None:
         self._dropped_bytes += nbytes
@@ -327,7 +329,7 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def _look_at_message(self, now_s: float) -> None:
         """End a connection that leaves its message unfinished; one that we hold back is not to blame."""
-        if not self._reader.unfinished or self._paused or self._has_ended or self._unsent_bytes:
+        if not self._reader.unfinished or self._paused or self.is_gone or self._unsent_bytes:
             self._mark_bytes = -1
         elif self._mark_bytes < 0:
             self._mark_s, self._mark_bytes = now_s, self.bytes_in

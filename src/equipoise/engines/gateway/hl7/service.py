@@ -168,7 +168,7 @@ class Hl7Service(Service):
 
     def blame(self, exchange: Exchange, node: str, kind: FailureKind, reason: str) -> None:
         """Hold a failure against a node."""
-        self.hold_against(node, exchange.client, kind, reason)
+        self.hold_against(node, exchange.sender.client, kind, reason)
 
     def receiver_failed(self, node: str, why: str, reason: str, then: str | None) -> None:
         """Tell of a receiver's connection."""
