@@ -3,13 +3,14 @@
 Source: DESIGN, "Commands".
 """
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from equipoise.app.certificates import CertificateState
 from equipoise.app.nodes import Known, NodeBook
 from equipoise.base.clock import rfc3339
-from equipoise.engines.base import NodeCount, Observation
+from equipoise.engines.base import LATENCY_BOUNDS_MS, Messages, NodeCount, Observation
 from equipoise.plan.model import Node, Plan, Service
 from equipoise.plan.states import NodeState, NodeStates, node_key
 
@@ -81,8 +82,46 @@ def _service(
         "state": state,
         **({"reason": reason} if reason else {}),
         "connections": observed.connections.get(service.name, 0),
+        **_read(service, observed),
         "nodes": shown,
     }
+
+
+def _read(service: Service, observed: Observation) -> dict[str, Any]:
+    """Return what became of a service's messages, where somebody reads them: the kernel does not."""
+    if (service.protocol, service.mode) != ("hl7", "l7_snat"):
+        return {}
+    messages = observed.messages.get(service.name, Messages())
+    return {
+        "messages": {
+            "by_type": {kind: dict(sorted(answers.items())) for kind, answers in sorted(messages.by_type.items())},
+            "in_flight": messages.in_flight,
+            "held": messages.held,
+            "resent": messages.resent,
+            "receivers_closed": dict(sorted(messages.receivers_closed.items())),
+            "latency_ms": _latency(messages),
+        }
+    }
+
+
+def _latency(messages: Messages) -> dict[str, float | None]:
+    count = sum(messages.latency_ms)
+    return {
+        "count": count,
+        "mean": round(messages.latency_sum_ms / count, 3) if count else None,
+        "p50": _within_ms(messages.latency_ms, 0.5),
+        "p99": _within_ms(messages.latency_ms, 0.99),
+    }
+
+
+def _within_ms(counts: Sequence[int], share: float) -> float | None:
+    """Return the bound within which this share was answered; None for nothing, and beyond the last bound."""
+    wanted, seen = math.ceil(sum(counts) * share), 0
+    for bound_ms, count in zip(LATENCY_BOUNDS_MS, counts, strict=False):  # the last class has no bound
+        seen += count
+        if seen and seen >= wanted:
+            return bound_ms
+    return None
 
 
 def _state(usable: list[str], down: list[str], missing: list[str]) -> tuple[str, str]:

@@ -24,6 +24,7 @@ _COLOUR = {
     "node.accepted": _GREEN,
     "plan.applied": _GREEN,
     "listener.ready": _GREEN,
+    "receiver.failed": "yellow",
     "listener.waiting": "yellow",
     "node.override": "yellow",
 }
@@ -41,7 +42,7 @@ def events(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON document a line, as in the journal.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many of the last ones.")] = 50,
 ) -> None:
-    """Show what happened: nodes up and down, plans, gateways, associations that ended."""
+    """Show what happened: nodes up and down, plans, gateways, associations and HL7 senders that ended."""
     client = surroundings(context).client()
     try:
         for event in client.follow(limit) if follow else client.events(limit):

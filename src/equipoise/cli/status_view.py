@@ -27,6 +27,15 @@ _STYLE = {
 }
 _NOT_BY_HAND = ("all_of", "script")  # what they ask is a list or a program of the site's: one line cannot say it
 _WORST_FIRST = ("down", "waiting", "degraded", "up")
+_NOT_A_CODE = {  # of HL7: what stands in the place of an acknowledgement's code
+    "answered": "answered without a code",
+    "committed": "committed",
+    "none": "that asked for no answer",
+    "unconfirmed": "answered, the sender did not commit that",
+    "no_node": "rejected, for no receiver took work",
+    "full": "rejected, for receivers were full",
+    "closed": "not answered (the sender's connection was closed)",
+}
 
 Document = dict[str, Any]
 
@@ -37,7 +46,10 @@ def view(document: Document, now_s: float) -> RenderableType:
     wrong = [line for name, service in services for line in _wrong(name, service, now_s)]
     parts: list[RenderableType] = [_headline(document), *wrong]
     for name, service in services:
-        parts += [Text(), _service_line(name, service), Padding(_node_table(service, now_s), (0, 0, 0, 2))]
+        parts += [Text(), _service_line(name, service)]
+        if said := _messages(service.get("messages", {})):
+            parts.append(Padding(Text(printable(said)), (0, 0, 0, 2)))
+        parts.append(Padding(_node_table(service, now_s), (0, 0, 0, 2)))
     return Group(*parts)
 
 
@@ -151,6 +163,46 @@ def _service_line(name: str, service: Document) -> Text:
         (state.upper() if state != "up" else "up", f"bold {_STYLE.get(state, 'red')}"),
         f"  {service['connections']} open",
     )
+
+
+def _messages(messages: Document) -> str:
+    """Return what became of the messages that a service read, in words; nothing where there were none."""
+    now = _counted({"under way": messages.get("in_flight", 0), "held": messages.get("held", 0)})
+    parts = [_answers(messages.get("by_type", {})), now, _counted({"sent again": messages.get("resent", 0)})]
+    if failed := _counted(messages.get("receivers_closed", {})):
+        parts.append(f"receivers failed: {failed}")
+    parts.append(_latency(messages.get("latency_ms", {})))
+    said = "; ".join(filter(None, parts))
+    return f"messages: {said}" if said else ""
+
+
+def _answers(by_type: Document) -> str:
+    """Return how many messages were answered in which way, of all types together, the most frequent first."""
+    counts: dict[str, int] = {}
+    for answers in by_type.values():
+        for answer, count in answers.items():
+            counts[answer] = counts.get(answer, 0) + count
+    ordered = sorted(counts.items(), key=lambda item: (item[0] in _NOT_A_CODE, -item[1], item[0]))
+    return _counted({_NOT_A_CODE.get(answer, f"answered {answer}"): count for answer, count in ordered})
+
+
+def _counted(counts: Document) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
+def _latency(latency: Document) -> str:
+    if not latency.get("count"):
+        return ""
+    if latency["p50"] is None:
+        return "half took longer than is measured"
+    if latency["p50"] == latency["p99"]:
+        return f"99 % answered within {_duration(latency['p99'])}"
+    late = "" if latency["p99"] is None else f", 99 % within {_duration(latency['p99'])}"
+    return f"half answered within {_duration(latency['p50'])}{late}"
+
+
+def _duration(milliseconds: float) -> str:
+    return f"{milliseconds:g} ms" if milliseconds < 1000 else f"{milliseconds / 1000:g} s"
 
 
 def _node_table(service: Document, now_s: float) -> Table:

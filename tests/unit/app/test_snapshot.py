@@ -1,5 +1,6 @@
-"""The status: what follows from routes, certificates and rests."""
+"""The status: what follows from routes, certificates, rests and HL7 messages."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from equipoise.app.nodes import NodeBook
 from equipoise.app.snapshot import status_document
 from equipoise.app.wiring import catalogue
 from equipoise.config.loading import load
-from equipoise.engines.base import NodeCount, Observation
+from equipoise.engines.base import LATENCY_BOUNDS_MS, Messages, NodeCount, Observation
 from equipoise.health.asking import Outcome
 from equipoise.plan.compile import compile_plan
 from equipoise.plan.inputs import HostFacts
@@ -37,6 +38,10 @@ services:
     protocol: dicom
     listen: 127.0.0.3:104
     nodes: {a: {address: "127.0.0.2:104"}, b: {address: "127.0.0.4:104"}}
+  adt:
+    protocol: hl7
+    listen: 127.0.0.1:2575
+    nodes: {a: {address: "127.0.0.2:2575"}}
 """
 
 
@@ -164,3 +169,81 @@ def test_a_service_that_nobody_carries_is_down_and_one_that_lacks_something_degr
     shown = services(plan, book, Observation(unserved={"pacs": "HAProxy does not run"}, problems={"mwl": "no TLS"}))
     assert (shown["pacs"]["state"], shown["pacs"]["reason"]) == ("down", "HAProxy does not run")
     assert (shown["mwl"]["state"], shown["mwl"]["reason"]) == ("degraded", "no TLS")
+
+
+def latencies(**counts: int) -> tuple[int, ...]:
+    """Return the classes with so many messages in each that is named, `ms_2` or `beyond`."""
+    classes = [f"ms_{bound:g}".replace(".", "_") for bound in LATENCY_BOUNDS_MS] + ["beyond"]
+    assert counts.keys() <= set(classes)
+    return tuple(counts.get(each, 0) for each in classes)
+
+
+def messages_shown(plan: Plan, book: NodeBook, messages: Messages) -> Any:
+    return services(plan, book, Observation(messages={"adt": messages}))["adt"]["messages"]
+
+
+def test_messages_are_shown_for_hl7_alone(plan: Plan, book: NodeBook) -> None:
+    shown = services(plan, book)
+    assert shown["adt"]["messages"] == {
+        "by_type": {},
+        "in_flight": 0,
+        "held": 0,
+        "resent": 0,
+        "receivers_closed": {},
+        "latency_ms": {"count": 0, "mean": None, "p50": None, "p99": None},
+    }
+    assert [name for name, each in shown.items() if "messages" in each] == ["adt"]
+
+
+def test_messages_are_shown_by_type_and_answer_in_a_fixed_order(plan: Plan, book: NodeBook) -> None:
+    messages = Messages(
+        by_type={"ORU^R01": {"closed": 1}, "ADT^A01": {"AE": 2, "AA": 12}},
+        in_flight=1,
+        held=3,
+        resent=2,
+        receivers_closed={"unmatched": 1, "lost": 4},
+        latency_ms=latencies(ms_1=6, ms_2=7, ms_20=1),
+        latency_sum_ms=28.0014,
+    )
+    shown = messages_shown(plan, book, messages)
+    assert json.dumps(shown) == json.dumps(
+        {
+            "by_type": {"ADT^A01": {"AA": 12, "AE": 2}, "ORU^R01": {"closed": 1}},
+            "in_flight": 1,
+            "held": 3,
+            "resent": 2,
+            "receivers_closed": {"lost": 4, "unmatched": 1},
+            "latency_ms": {"count": 14, "mean": 2.0, "p50": 2, "p99": 20},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "p50", "p99"),
+    [
+        ({"ms_0_5": 1}, 0.5, 0.5),
+        ({"ms_1": 50, "ms_2": 50}, 1, 2),
+        ({"ms_1": 49, "ms_2": 50}, 2, 2),
+        ({"ms_1": 99, "ms_30000": 1}, 1, 1),
+        ({"ms_1": 98, "ms_30000": 2}, 1, 30000),
+        ({"ms_1": 98, "beyond": 2}, 1, None),
+        ({"beyond": 1}, None, None),
+    ],
+)
+def test_a_percentile_is_the_bound_within_which_so_many_were_answered(
+    plan: Plan, book: NodeBook, counts: dict[str, int], p50: float | None, p99: float | None
+) -> None:
+    shown = messages_shown(plan, book, Messages(latency_ms=latencies(**counts)))["latency_ms"]
+    assert (shown["count"], shown["p50"], shown["p99"]) == (sum(counts.values()), p50, p99)
+
+
+def test_a_gateway_that_counted_no_latency_breaks_nothing(plan: Plan, book: NodeBook) -> None:
+    """As from one that was started by another version and knows fewer classes, or none."""
+    assert messages_shown(plan, book, Messages(latency_ms=()))["latency_ms"]["p50"] is None
+
+
+def test_connections_are_those_of_senders_at_the_service_and_to_receivers_at_the_node(
+    plan: Plan, book: NodeBook
+) -> None:
+    shown = services(plan, book, Observation({"adt/a": NodeCount(connections=2)}, {"adt": 30}))["adt"]
+    assert (shown["connections"], shown["nodes"]["a"]["connections"]) == (30, 2)

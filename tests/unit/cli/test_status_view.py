@@ -1,4 +1,4 @@
-"""What a person sees of certificates near their end, rested nodes and services that only lead on."""
+"""What a person sees of certificates near their end, rested nodes, HL7 messages and services that only lead on."""
 
 import io
 import math
@@ -137,3 +137,55 @@ def test_a_reason_that_lies_here_does_not_send_anybody_to_the_node() -> None:
     text = said_of("http", "answered 403; allow this balancer there, or ask for another health.path")
     assert "look whether" not in text
     assert "ask it by hand" in text
+
+
+def messages(**changes: Any) -> dict[str, Any]:
+    usual = {"by_type": {}, "in_flight": 0, "held": 0, "resent": 0, "receivers_closed": {}}
+    return {**usual, "latency_ms": {"count": 0, "mean": None, "p50": None, "p99": None}, **changes}
+
+
+def said_of_messages(**changes: Any) -> str:
+    text = shown(adt=service(protocol="hl7", messages=messages(**changes)))
+    (line,) = [each.strip() for each in text.splitlines() if "messages" in each]
+    return line
+
+
+def test_what_became_of_messages_is_one_line_between_the_service_and_its_nodes() -> None:
+    line = said_of_messages(
+        by_type={
+            "ADT^A01": {"AA": 1200, "AE": 3, "closed": 2},
+            "ORU^R01": {"AA": 4, "none": 7},
+            "FHS": {"answered": 8},
+        },
+        in_flight=1,
+        held=2,
+        resent=5,
+        receivers_closed={"lost": 4, "unmatched": 1},
+        latency_ms={"count": 1207, "mean": 2.1, "p50": 2, "p99": 2000},
+    )
+    assert line == (
+        "messages: 1,204 answered AA, 3 answered AE, 8 answered without a code, 7 that asked for no answer, "
+        "2 not answered (the sender's connection was closed); 1 under way, 2 held; 5 sent again; "
+        "receivers failed: 4 lost, 1 unmatched; half answered within 2 ms, 99 % within 2 s"
+    )
+    text = shown(adt=service(protocol="hl7", messages=messages(in_flight=1)))
+    lines = text.splitlines()
+    assert [lines[number].split()[0] for number in (2, 3, 4)] == ["adt", "messages:", "node"]
+
+
+def test_only_numbers_that_there_are_stand_in_the_line_and_without_any_there_is_none() -> None:
+    assert said_of_messages(held=3) == "messages: 3 held"
+    latency = {"count": 1, "mean": 0.4, "p50": 0.5, "p99": None}
+    assert said_of_messages(by_type={"ADT^A08": {"CA": 1}}, latency_ms=latency) == (
+        "messages: 1 answered CA; half answered within 0.5 ms"
+    )
+    alike = {"count": 9, "mean": 3.0, "p50": 5, "p99": 5}
+    assert said_of_messages(latency_ms=alike) == "messages: 99 % answered within 5 ms"
+    beyond = {"count": 3, "mean": 40_000.0, "p50": None, "p99": None}
+    assert said_of_messages(latency_ms=beyond) == "messages: half took longer than is measured"
+    assert "messages" not in shown(adt=service(protocol="hl7", messages=messages()))
+    assert "messages" not in shown(pacs=service())
+
+
+def test_what_a_receiver_answers_does_not_steer_the_terminal() -> None:
+    assert said_of_messages(by_type={"ADT^A01": {"\x1b[2J": 1}}) == "messages: 1 answered \\x1b[2J"
