@@ -139,14 +139,14 @@ class Passive:
         )
         return f"{what}: {rest.reason}; until {rest.until_s - now_s:.0f} s from now"
 
-    def succeeded(self, node: str, now_s: float) -> None:
-        """Count an association that went well.  One that ends while its node rests began before, and proves little."""
+    def succeeded(self, node: str, now_s: float, count: int = 1) -> None:
+        """Count associations that went well.  One that ends while its node rests began before, and proves little."""
         if not self._settings.failures:
             return
         record = self._records.setdefault(node, _Record())
         if record.rest is not None and now_s >= record.rest.until_s:
             record.clear()
-        record.span(now_s, self._settings.within_s).succeeded += 1
+        record.span(now_s, self._settings.within_s).succeeded += count
 
     def failed(
         self, node: str, client: Client, kind: FailureKind, reason: str, now_s: float, *, may_rest: bool

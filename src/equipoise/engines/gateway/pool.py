@@ -196,10 +196,10 @@ class Pool:
             self._rested.add(node_name)
         return rested
 
-    def succeeded(self, node_name: str, now_s: float) -> None:
-        """Count an association that went well, once each and not if it has failed."""
+    def succeeded(self, node_name: str, now_s: float, count: int = 1) -> None:
+        """Count associations that went well, once each and not if they have failed."""
         if node_name in self.members:
-            self._passive.succeeded(node_name, now_s)
+            self._passive.succeeded(node_name, now_s, count)
 
     def rested(self, node_name: str, now_s: float) -> str | None:
         """Return why a node is rested and until when, in a sentence; None where it is not."""

@@ -40,6 +40,9 @@ class Network(Protocol):
     def receiver_failed(self, node: str, why: str, reason: str, then: str | None) -> None:
         """Tell of a receiver's connection."""
 
+    def link_gone(self) -> None:
+        """Hear that a connection to a receiver is closed."""
+
 
 class Desk(Protocol):
     """Where messages come from and go back to: see `dispatch.py`."""
@@ -60,9 +63,9 @@ class Delivery:
     def __init__(self, network: Network, desk: Desk, task: ServiceTask, pool: Pool) -> None:
         self._network, self._desk = network, desk
         self._roomless: dict[Exchange, None] = {}  # with a place at a node whose connections are still closing
-        self.is_leaving = False
+        self._succeeded: dict[str, int] = {}  # messages that went well at a node, since the last sweep
         self._refused_s: dict[str, float] = {}  # when it was last told of each node
-        self._outdated = -1.0  # connections made before that are kept no more
+        self._outdated_s = -1.0  # connections made before that are kept no more
         self.links = Links()
         self.counting = Counting()
         self.configure(task, pool)
@@ -70,6 +73,7 @@ class Delivery:
     def configure(self, task: ServiceTask, pool: Pool) -> None:
         """Take a new task; messages under way go on by it."""
         self._settings, self._pool = task.hl7, pool
+        self._keeps = task.hl7.idle_timeout_s > 0
 
     # A connection for it
 
@@ -184,7 +188,7 @@ class Delivery:
         exchange.sender.answer(frame)
         link = exchange.link
         if link is not None:
-            self._pool.succeeded(link.node, now_s)
+            self._succeeded[link.node] = self._succeeded.get(link.node, 0) + 1
             if may_bring_more(exchange.header, answered=True):
                 link.expect(exchange.header.control_id, exchange.sender)
         if self._settings.mllp_release == 2 and not _is_commitment(frame) and not exchange.sender.is_gone:
@@ -268,6 +272,7 @@ class Delivery:
             what = "in the middle of its answer" if link.answer_bytes else "without an answer"
             self.broken(link, "lost", f"ended the connection {what} ({reason})")
         self._use_room(link.node)
+        self._network.link_gone()
 
     def _use_room(self, node: str) -> None:
         """Open the connections that messages wait for, now that another one is closed."""
@@ -305,7 +310,7 @@ class Delivery:
         """Keep a message's connection for the next one."""
         link = exchange.link
         if link is not None:
-            _parted(link)
+            exchange.link = link.exchange = None
             self._keep(link)
 
     def _keep(self, link: Link) -> None:
@@ -313,29 +318,34 @@ class Delivery:
         if not link.is_open:
             return
         member = self._pool.members.get(link.node)
-        if member is None or not member.takes_work or self._is_spent(link):
+        if member is None or not member.takes_work or not self._keeps or link.made_s <= self._outdated_s:
             link.part()
         else:
             self.links.free(link, self._network.now())
 
-    def _is_spent(self, link: Link) -> bool:
-        return self.is_leaving or not self._settings.idle_timeout_s or link.made_s <= self._outdated
-
     def outdate(self) -> None:
         """Keep no connection that is open now: others are to be made from here on."""
-        self._outdated = self._network.now()
+        self._outdated_s = self._network.now()
+        self.links.close_free()
+
+    def leave(self) -> None:
+        """Keep no connection any more: the service leaves.  `configure` takes that back."""
+        self._keeps = False
         self.links.close_free()
 
     def close_free(self) -> None:
-        """Close free connections to nodes that take no work, and all where the service leaves."""
-        working = {name for name, member in self._pool.members.items() if member.takes_work and not self.is_leaving}
+        """Close free connections to nodes that take no work."""
+        working = {name for name, member in self._pool.members.items() if member.takes_work}
         for node in {link.node for link in self.links} - working:
             self.links.close_free(node)
 
     # Time passes
 
     def sweep(self, now_s: float) -> None:
-        """Close connections that were not used for long."""
+        """Close connections that were not used for long, and tell the pool what went well."""
+        succeeded, self._succeeded = self._succeeded, {}
+        for node, count in succeeded.items():
+            self._pool.succeeded(node, now_s, count)
         self.links.close_free(unused_since_s=now_s - self._settings.idle_timeout_s)
 
     def too_late(self, exchange: Exchange, now_s: float) -> None:

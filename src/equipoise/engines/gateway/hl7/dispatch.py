@@ -8,7 +8,7 @@ from typing import Protocol
 
 from equipoise.engines.gateway.hl7.delivery import Delivery, Network
 from equipoise.engines.gateway.hl7.exchange import Exchange, Sender, Stage
-from equipoise.engines.gateway.hl7.spread import Spread
+from equipoise.engines.gateway.hl7.spread import LOOK_EVERY_S, Spread
 from equipoise.engines.gateway.hl7.turns import Turns
 from equipoise.engines.gateway.messages import ServiceTask
 from equipoise.engines.gateway.pool import Full, Nobody, Picked, Pool
@@ -71,8 +71,9 @@ class Dispatch:
     def begin(self, sender: Sender, frame: Frame, header: Header) -> Exchange:
         """Take a message that is whole.  Raises: PeerError where it cannot be told whom it is about."""
         now_s = self._host.now()
-        patients = self._patients(frame, header)
-        exchange = Exchange(sender, frame, header, self._client(sender, header, patients), now_s)
+        patients = self._patients(frame, header) if self._stays else ()
+        client = self._client(sender, header, patients) if self._stays else sender.client
+        exchange = Exchange(sender, frame, header, client, now_s)
         self._live[exchange] = None
         if not patients or self._turns.join(exchange, patients):
             self._place(exchange, now_s)
@@ -92,9 +93,7 @@ class Dispatch:
         """Return what a node is picked by: what stays together stands where the pool looks for a client."""
         if self._settings.key == "sender":
             return Client(sender.client.source_ip, _text(b"|".join(header.sending)))
-        if self._settings.key == "patient":
-            return Client(_text(patients[0]) if patients else sender.name, "")
-        return sender.client
+        return Client(_text(patients[0]) if patients else sender.name, "")
 
     def sender_gone(self, sender: Sender, exchange: Exchange | None) -> None:
         """Hear that a sender has left: what no receiver has seen is dropped, what one has goes on to its answer."""
@@ -114,8 +113,6 @@ class Dispatch:
 
         Giving may end a message, which frees a place and brings us here again: that is noted and not nested.
         """
-        if not self._waiting:
-            return
         self._serve_again = True
         if self._serving:
             return
@@ -152,7 +149,8 @@ class Dispatch:
         if not self._by_connection:
             return self._pool.pick(exchange.client, exchange.tried, now_s, stays=self._stays)
         sender = exchange.sender
-        self._spread.look(sender, self._pool, now_s)
+        if now_s - sender.looked_s >= LOOK_EVERY_S:
+            self._spread.look(sender, self._pool, now_s)
         if sender.home is not None and sender.home not in exchange.tried:
             taken = self._pool.take(sender.home)
             if taken is not None:
@@ -188,7 +186,8 @@ class Dispatch:
         if exchange.picked is not None:
             picked, exchange.picked = exchange.picked, None
             self._pool.release(picked)
-            self.serve(picked.node.name)
+            if self._waiting:
+                self.serve(picked.node.name)
 
     # It ends
 
@@ -224,7 +223,7 @@ class Dispatch:
         if code is not None:
             self.delivery.counting.ended(exchange.header.kind, code)
         self._release(exchange)
-        for ready in self._turns.leave(exchange):
+        for ready in self._turns.leave(exchange) if self._turns.is_taken else ():
             if ready.stage is Stage.TURN:
                 ready.stage = Stage.NODE
                 self._place(ready, self._host.now())

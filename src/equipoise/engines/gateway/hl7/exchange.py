@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from equipoise.engines.gateway.arrival import Arrival
 from equipoise.engines.gateway.pool import Picked
 from equipoise.policy.base import Client
-from equipoise.proto.hl7 import Acknowledgement, Header, read_acknowledgement
+from equipoise.proto.hl7 import Header, read_acknowledgement
 from equipoise.proto.mllp import ACK, NAK, Frame
 
 if TYPE_CHECKING:
@@ -137,15 +137,6 @@ class Exchange:
         return f"{self.header.kind} {shown}".rstrip()
 
 
-def awaits(header: Header) -> Awaits:
-    """Say whether a message gets an answer: table 0155, AL always, NE never, ER and SU only sometimes."""
-    if header.is_batch or header.original or header.accept == b"AL":
-        return Awaits.ANSWER
-    if header.application == b"AL":
-        return Awaits.PERHAPS
-    return Awaits.NOTHING
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a receiver said to a message: `code` is what is counted.
@@ -160,6 +151,25 @@ class Answer:
     is_last: bool = True
     is_rejection: bool = False
     is_negative: bool = False
+
+
+_ANSWERS = {  # table 0008
+    "AA": Answer("AA"),
+    "CA": Answer("CA"),
+    "AE": Answer("AE", is_negative=True),
+    "CE": Answer("CE", is_negative=True),
+    "AR": Answer("AR", is_rejection=True, is_negative=True),
+    "CR": Answer("CR", is_rejection=True, is_negative=True),
+}
+
+
+def awaits(header: Header) -> Awaits:
+    """Say whether a message gets an answer: table 0155, AL always, NE never, ER and SU only sometimes."""
+    if header.accept == b"AL" or header.accept == header.application == b"":
+        return Awaits.ANSWER  # so it is for a batch, which has neither
+    if header.application == b"AL":
+        return Awaits.PERHAPS
+    return Awaits.NOTHING
 
 
 def may_bring_more(header: Header, *, answered: bool) -> bool:
@@ -181,12 +191,4 @@ def judge(exchange: Exchange, frame: Frame, release: int) -> Answer | None:
         return Answer(acknowledgement.code if acknowledgement else "answered")
     if acknowledgement is None or acknowledgement.control_id != exchange.header.control_id:
         return None
-    return _judged(acknowledgement)
-
-
-def _judged(acknowledgement: Acknowledgement) -> Answer:
-    return Answer(
-        acknowledgement.code,
-        is_rejection=acknowledgement.rejected,
-        is_negative=not acknowledgement.accepted,
-    )
+    return _ANSWERS.get(acknowledgement.code) or Answer(acknowledgement.code, is_negative=True)

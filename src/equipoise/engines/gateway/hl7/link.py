@@ -12,21 +12,25 @@ from typing import Protocol, cast
 
 from equipoise.base.tls_problems import handshake_problem
 from equipoise.engines.gateway.hl7.exchange import Exchange, Sender
-from equipoise.engines.gateway.hl7.stream import Sent, Stream
+from equipoise.engines.gateway.hl7.stream import READ_BYTES, Sent, Stream
 from equipoise.engines.gateway.member import Counters
 from equipoise.engines.gateway.sockets import keep_alive
 from equipoise.proto.mllp import Frame, FrameReader, FrameTooLongError, Framing
 
 _MOST_EXPECTED = 256  # later answers that one connection may still bring
-_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+_ESTABLISHED = b"\x01"  # tcpi_state, the first byte of linux/tcp.h's tcp_info
 _PIECES_BYTES = 256 * 1024  # more than this is not copied into the transport at once
 
 
-class Owner(Protocol):
-    """What a connection tells."""
+class Host(Protocol):
+    """What a connection needs of its service."""
 
     buffer: memoryview
     now: Callable[[], float]
+
+
+class Owner(Protocol):
+    """Whom a connection tells."""
 
     def all_sent(self, link: "Link") -> None:
         """Hear that the message has left."""
@@ -58,6 +62,7 @@ class Link(asyncio.BufferedProtocol):
         "_buffer",
         "_framing",
         "_is_cancelled",
+        "_now",
         "_owner",
         "_reader",
         "_sock",
@@ -76,15 +81,16 @@ class Link(asyncio.BufferedProtocol):
         "used_s",
     )
 
-    def __init__(self, owner: Owner, node: str, port: int, framing: Framing, max_bytes: int) -> None:
+    def __init__(self, host: Host, owner: Owner, at: tuple[str, int], reader: FrameReader, framing: Framing) -> None:
         self._owner = owner
-        self._buffer = owner.buffer
+        self._buffer = host.buffer[:READ_BYTES]
+        self._now = host.now
         self._framing = framing
-        self._reader = FrameReader(framing, max_bytes)
+        self._reader = reader
         self._stream: Stream | None = None
         self._sock: socket.socket | None = None
-        self.node, self.port = node, port
-        self.made_s = owner.now()
+        self.node, self.port = at
+        self.made_s = host.now()
         self.counters = Counters()
         self.exchange: Exchange | None = None
         self.expects: dict[bytes, Sender] = {}
@@ -125,7 +131,7 @@ class Link(asyncio.BufferedProtocol):
             self._owner.broken(self, "too_long", f"its answer is {error}")
             return
         if self._reader.unfinished:
-            self.heard_s = self._owner.now()
+            self.heard_s = self._now()
         for frame in frames:
             if self.is_open:
                 self._owner.received(self, frame)
@@ -194,17 +200,10 @@ class Link(asyncio.BufferedProtocol):
             self._stream.send(self._framing.wrap(frame.content))
 
     def is_usable(self) -> bool:
-        """Look whether the receiver has closed it, or said something, that the event loop has not heard of yet."""
-        stream, sock = self._stream, self._sock
-        if stream is None or sock is None or not self.is_open or stream.transport.is_closing():
+        """Look whether the receiver has closed it, and the event loop has not heard of that yet."""
+        if self._sock is None or not self.is_open:
             return False
-        try:
-            waiting = sock.recv(1, _PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return bool(waiting) and not stream.is_plain  # within TLS it may be a new key
+        return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _ESTABLISHED
 
     def expect(self, control_id: bytes, sender: Sender) -> None:
         """Remember that a message may be answered once more."""

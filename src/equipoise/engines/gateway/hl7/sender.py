@@ -14,7 +14,7 @@ from equipoise.engines.gateway.arrival import Arrival
 from equipoise.engines.gateway.hl7.dispatch import SILENCE_S, Dispatch
 from equipoise.engines.gateway.hl7.exchange import Exchange, Stage
 from equipoise.engines.gateway.hl7.large import LARGE_BYTES, Large
-from equipoise.engines.gateway.hl7.stream import Stream
+from equipoise.engines.gateway.hl7.stream import READ_BYTES, Stream
 from equipoise.engines.gateway.side import LINGER_S, MAX_DROPPED_BYTES
 from equipoise.plan.model import Endpoint
 from equipoise.policy.base import Client
@@ -57,11 +57,12 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def __init__(self, host: Host, arrival: Arrival, framing: Framing, max_bytes: int, refusal: str | None) -> None:
         self._host, self._framing, self._refusal = host, framing, refusal
+        self._buffer = host.buffer[:READ_BYTES]
         self._reader = FrameReader(framing, max_bytes)
         self._frames: deque[Frame] = deque()
         self._stream: Stream | None = None
         self._exchange: Exchange | None = None
-        self._advancing = self._paused = self._half_closed = False
+        self._advancing = self._paused = self._half_closed = self._is_long = False
         self._dropped_bytes = 0
         self._heard_s = self._mark_s = 0.0
         self._mark_bytes = self._unsent_bytes = 0
@@ -97,7 +98,7 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next read goes."""
-        return self._host.buffer
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read; after the end it is dropped, and a sender that goes on and on is cut off."""
@@ -106,7 +107,7 @@ class SenderConnection(asyncio.BufferedProtocol):
             return
         self.bytes_in += nbytes
         try:
-            frames = self._reader.feed(bytes(self._host.buffer[:nbytes]))
+            frames = self._reader.feed(bytes(self._buffer[:nbytes]))
         except FrameTooLongError as error:
             self.close("too_long", str(error))
             return
@@ -171,7 +172,7 @@ class SenderConnection(asyncio.BufferedProtocol):
             self.part()
         elif self._half_closed and not self._frames:
             self.close("closed", "closed by the sender")
-        elif not self._advancing:
+        elif not self._advancing and (self._frames or self._paused or self._is_long):
             self._advance()
 
     def close(self, ended: str, reason: str) -> None:
@@ -229,8 +230,8 @@ class SenderConnection(asyncio.BufferedProtocol):
                     self._take(self._frames.popleft())
         finally:
             self._advancing = False
-        if self._exchange is None and self._reader.unfinished <= LARGE_BYTES:
-            self._host.large.leave(self)
+        if self._is_long and self._exchange is None and self._reader.unfinished <= LARGE_BYTES:
+            self._leave_large()
         if not self._frames:
             self._resume()
 
@@ -290,7 +291,7 @@ class SenderConnection(asyncio.BufferedProtocol):
             self._count(exchange.header.kind, "closed")
         self._frames.clear()
         self._host.ended(self, ended, reason)
-        self._host.large.leave(self)
+        self._leave_large()
         self._host.dispatch.sender_gone(self, exchange)
 
     def _drop(self, nbytes: int) -> None:
@@ -304,11 +305,17 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def _hold_back(self) -> None:
         """Read no more while messages wait, or while too many others are long."""
-        if not self._frames and self._host.large.enter(self):
-            return
+        if not self._frames:
+            self._is_long = True
+            if self._host.large.enter(self):
+                return
         if not self._paused and self._stream is not None and not self._stream.transport.is_closing():
             self._paused = True
             self._stream.transport.pause_reading()
+
+    def _leave_large(self) -> None:
+        self._is_long = False
+        self._host.large.leave(self)
 
     def _resume(self) -> None:
         if self._paused and self._stream is not None and not self._stream.transport.is_closing():

@@ -23,7 +23,7 @@ from equipoise.engines.gateway.service import Service, Surroundings
 from equipoise.plan.states import NodeState
 from equipoise.policy.catalogue import policies
 from equipoise.proto.hl7 import reject
-from equipoise.proto.mllp import Frame, Framing
+from equipoise.proto.mllp import Frame, FrameReader, Framing
 from equipoise.state.events import Hl7Count, ReceiverFailed, SenderEnded
 
 _SWEEP_S = 0.1  # how exact time limits are
@@ -31,7 +31,7 @@ _PATIENCE_S = 30.0  # for TLS and the PROXY header, before the first message
 
 
 class Hl7Service(Service):
-    """One HL7 service; to senders it is `sender.Host`, to messages `dispatch.Host`, to connections `link.Owner`."""
+    """One HL7 service; to senders it is `sender.Host`, to messages `dispatch.Host`, to connections `link.Host`."""
 
     def __init__(
         self, task: ServiceTask, states: Mapping[str, NodeState], around: Surroundings, security: Security
@@ -74,7 +74,7 @@ class Hl7Service(Service):
         """Take a new task; what is open goes on, and connections to receivers that it changes are used no more."""
         before, secured = self.task, self.security.to_nodes
         super().configure(task, states, security, doors)
-        self.is_leaving = self.dispatch.delivery.is_leaving = False
+        self.is_leaving = False
         if _called(before) != _called(task) or secured is not security.to_nodes:
             self.dispatch.delivery.outdate()
         self._prepare(task)
@@ -84,10 +84,10 @@ class Hl7Service(Service):
     def leave(self) -> None:
         """Accept no more; every sender's connection is closed between two messages, so that it connects again."""
         super().leave()
-        self.is_leaving = self.dispatch.delivery.is_leaving = True
+        self.is_leaving = True
         for sender in [sender for sender in self._senders if not sender.is_busy]:
             sender.part()
-        self.dispatch.delivery.close_free()
+        self.dispatch.delivery.leave()
 
     def set_state(self, node: str, state: NodeState) -> None:
         """Take a node in or out, now."""
@@ -161,7 +161,9 @@ class Hl7Service(Service):
         """Begin to connect to a node."""
         node, arrival = picked.node, exchange.sender.arrival
         counters = self.pool.counters(node.name)
-        link = Link(self, node.name, node.port or arrival.port, self._framing, self.task.hl7.max_message_bytes)
+        reader = FrameReader(self._framing, self.task.hl7.max_message_bytes)
+        at = (node.name, node.port or arrival.port)
+        link = Link(self, self.dispatch.delivery, at, reader, self._framing)
         link.opening(self.tasks.spawn("gateway.connect", self._connect(link, picked, arrival)), counters)
         self._around.changed(self)
         return link
@@ -184,23 +186,8 @@ class Hl7Service(Service):
         content = reject(exchange.frame.head, reason, at)
         return Frame((content,), len(content))
 
-    # What connections to receivers ask of it: see link.Owner
-
-    def all_sent(self, link: Link) -> None:
-        """Hear that a message has left."""
-        self.dispatch.delivery.all_sent(link)
-
-    def received(self, link: Link, frame: Frame) -> None:
-        """Take what a receiver says."""
-        self.dispatch.delivery.received(link, frame)
-
-    def broken(self, link: Link, why: str, reason: str) -> None:
-        """Hear that what a receiver says cannot be read."""
-        self.dispatch.delivery.broken(link, why, reason)
-
-    def lost(self, link: Link, reason: str) -> None:
-        """Hear that a connection is gone."""
-        self.dispatch.delivery.lost(link, reason)
+    def link_gone(self) -> None:
+        """Hear that a connection to a receiver is closed."""
         self._around.changed(self)
 
     # Inside

@@ -10,7 +10,7 @@ from collections import Counter
 from equipoise.engines.gateway.hl7.exchange import Sender
 from equipoise.engines.gateway.pool import Pool
 
-_LOOK_EVERY_S = 1.0  # each connection; in between its node is not weighed against others
+LOOK_EVERY_S = 1.0  # each connection; in between its node is not weighed against others
 
 
 class Spread:
@@ -33,9 +33,9 @@ class Spread:
 
     def look(self, sender: Sender, pool: Pool, now_s: float) -> None:
         """Move a connection whose node has more than its share, or should take no work."""
-        if sender.home is None or now_s - sender.looked_s < _LOOK_EVERY_S:
-            return
         sender.looked_s = now_s
+        if sender.home is None:
+            return
         able = pool.candidates(now_s)
         home = next((member for member in able if member.name == sender.home), None)
         if home is None or not pool.spreads:

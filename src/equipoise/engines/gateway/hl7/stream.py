@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import cast
 
+READ_BYTES = 64 * 1024  # a read: a loop turn may make 32 of one connection, and others wait for it
+_WRITE_BYTES = 2 * 1024 * 1024  # written in one loop turn, likewise
+
 
 class Sent(Enum):
     """What became of bytes that were to be sent."""
@@ -96,7 +99,8 @@ class Stream:
         return Sent.SOME if self.transport.get_write_buffer_size() else Sent.ALL
 
     def _pump(self) -> Sent:
-        """Hand pieces over until the transport holds one that the peer has not taken."""
+        """Hand pieces over until the transport holds one that the peer has not taken, or others should have a turn."""
+        most_left_bytes = self._left_bytes - _WRITE_BYTES
         while self._pieces:
             if self.transport.is_closing():
                 self._pieces.clear()
@@ -105,5 +109,8 @@ class Stream:
             piece = self._pieces.popleft()
             self._left_bytes -= len(piece)
             if self._hand_over(piece) is Sent.SOME:
+                return Sent.SOME
+            if self._pieces and self._left_bytes <= most_left_bytes:
+                asyncio.get_running_loop().call_soon(self.caught_up)
                 return Sent.SOME
         return Sent.ALL

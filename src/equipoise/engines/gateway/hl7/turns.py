@@ -16,9 +16,10 @@ class Turns:
         self._queues: dict[bytes, deque[Exchange]] = {}
         self._patients: dict[Exchange, tuple[bytes, ...]] = {}
 
-    def __len__(self) -> int:
-        """Messages that are under way or wait."""
-        return len(self._patients)
+    @property
+    def is_taken(self) -> bool:
+        """Whether any message is under way, or waits."""
+        return bool(self._patients)
 
     def join(self, exchange: Exchange, patients: tuple[bytes, ...]) -> bool:
         """Say whether a message may go on now; else `leave` of an earlier one will return it."""
