@@ -33,10 +33,16 @@ class PlainWorkPool(Pool):
     """A pool that hands its policy plain sums."""
 
     def pick(
-        self, client: Client, tried: tuple[str, ...], now_s: float, traffic: Traffic | None = None
+        self,
+        client: Client,
+        tried: tuple[str, ...],
+        now_s: float,
+        traffic: Traffic | None = None,
+        *,
+        stays: bool = False,
     ) -> Picked | Full | Nobody:
         """Pick as ever, and remember the association."""
-        picked = super().pick(client, tried, now_s, traffic)
+        picked = super().pick(client, tried, now_s, traffic, stays=stays)
         if isinstance(picked, Picked) and picked.load is not None and traffic is not None:
             self._rated.setdefault(picked.node.name, {})[id(picked)] = _Rated(
                 self.predictions.expected(client.calling_ae), traffic, now_s

@@ -13,8 +13,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 BUILD = HERE / "build"
-HEADERS = ("dicom_wire.h", "dicom_tls.h")
-LIBRARIES = {"dicom_load": ("-lssl", "-lcrypto")}
+HEADERS = ("dicom_wire.h", "dicom_tls.h", "hl7_tls.h")
+LIBRARIES = dict.fromkeys(("dicom_load", "hl7_load", "hl7_receiver"), ("-lssl", "-lcrypto"))
 
 
 class BenchError(Exception):
