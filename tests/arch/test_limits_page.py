@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from equipoise.base.units import format_duration, format_size
-from equipoise.config import models, web
+from equipoise.config import hl7, models, web
 from equipoise.config.base import CheckParams
 from tests.arch.repository import PACKAGE, ROOT
 
@@ -19,6 +19,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "gateway.": models.Gateway,
     "services.NAME.": models.Service,
     "services.NAME.dicom.": models.Dicom,
+    "services.NAME.hl7.": hl7.Hl7,
     "services.NAME.nodes.NAME.": models.Node,
     "services.NAME.persistence.": models.Persistence,
     "services.NAME.passive_health.": models.PassiveHealth,

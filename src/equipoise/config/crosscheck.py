@@ -11,6 +11,7 @@ from equipoise.config.base import CheckParams
 from equipoise.config.fields import IpAddress, numeric, split_port
 from equipoise.config.models import Listener, Route, Service, Site
 from equipoise.config.suited import Finding, unsuited
+from equipoise.config.suited_hl7 import unsuited_hl7
 from equipoise.config.words import nearest
 
 # Checks of one node never overlap: a timeout longer than the interval delays the next one, ten times make it a fiction.
@@ -37,6 +38,7 @@ def findings(site: Site, written: Collection[str] = ()) -> Iterator[Finding]:
 
 def _service(service: Service) -> Iterator[Finding]:
     yield from unsuited(service)
+    yield from unsuited_hl7(service)
     yield from _needless_ports(service)
     yield from _pool(service)
     yield from _tls(service)

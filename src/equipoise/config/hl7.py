@@ -53,8 +53,9 @@ class Hl7(Strict):
     """How long one receiver may take to accept a connection before another is tried."""
     stall_timeout: Duration = 60.0
     """How long a peer may leave a message unfinished, or leave unread what is sent to it."""
-    idle_timeout: Duration = 600.0
-    """How long an unused connection to a receiver is kept.  Those of senders may be silent as long as they like."""
+    idle_timeout: DurationOrZero = 600.0
+    """How long an unused connection to a receiver is kept; 0s for receivers that take one message a connection.  Those
+    of senders may be silent as long as they like."""
     frame_start: HexBytes = "0b"
     """The bytes before a message, in hexadecimal."""
     frame_end: HexBytes = "1c0d"

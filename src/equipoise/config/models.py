@@ -67,8 +67,8 @@ class Node(Strict):
     weight: Annotated[int, Field(ge=0, le=256)] = 100
     """Its share beside the other nodes; 0 takes no new associations."""
     max_connections: Connections | None = None
-    """Associations, connections or, with HTTP, requests open at once; more wait, or go to other nodes.  No limit of its
-    own by default."""
+    """Associations, connections or, with HTTP, requests open at once; more wait, or go to other nodes.  With `hl7`,
+    connections to it, each of which has one message under way.  No limit of its own by default."""
     backup: bool = False
     """Takes work only while no node that is not a backup can."""
 
@@ -142,20 +142,22 @@ class Route(Strict):
 
 
 class PassiveHealth(Strict):
-    """When a node is rested for failures in its traffic: refused connections, aborts, A7xx, slow responses."""
+    """When a node is rested for failures in its traffic: refused connections, aborts, A7xx, late answers."""
 
     failures: Annotated[int, Field(ge=0, le=1000)] = 5
-    """So many associations that failed at the node within `within`, and at least half of all there.  0: never."""
+    """So many associations or messages that failed at the node within `within`, and at least half of all there.  0:
+    never."""
     within: Duration = 30.0
     """The time that is looked back over."""
     rest: Duration = 10.0
     """How long the node gets no new associations, the first time; each time in a row twice as long."""
     slow_response: Duration = 60.0
-    """A response later than this after the last byte of its request is a failure; C-MOVE and C-GET may take longer."""
+    """A response later than this after the last byte of its request is a failure; C-MOVE and C-GET may take longer.
+    Not for `hl7`, which has `ack_timeout`."""
 
 
 class Gateway(Strict):
-    """The processes that carry DICOM."""
+    """The processes that carry DICOM and HL7."""
 
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """How many there are; services are spread over them, and a service belongs to exactly one."""
@@ -195,7 +197,8 @@ class Service(Strict):
     allow_from: Annotated[tuple[CidrText, ...], one_or_more(CidrText)] = ()
     """Networks whose clients are let in.  Empty: all."""
     max_connections: Connections | None = None
-    """Associations or connections open at once, over all nodes; more wait.  No limit by default."""
+    """Associations or connections open at once, over all nodes; with `hl7`, messages under way.  More wait.  No limit
+    by default."""
     max_per_source: Connections | None = None
     """Connections open at once from one IP address; more are rejected.  No limit by default."""
     slow_start: DurationOrZero = 30.0
@@ -209,7 +212,7 @@ class Service(Strict):
     on_down: Literal["keep", "cut"] = "keep"
     """What is open on a node that goes down: `keep` lets it go on to its end, `cut` ends it at once."""
     timeouts: Timeouts = Timeouts()
-    """How long peers may take; those of DICOM stand under `dicom`."""
+    """How long peers may take; those of DICOM and HL7 stand under `dicom` and `hl7`."""
     http: Http = Http()
     """What is particular to HTTP."""
     dicom: Dicom = Dicom()
@@ -330,7 +333,7 @@ class Site(Strict):
     use: Annotated[tuple[Use, ...], Field(max_length=MOST_USES)] = ()
     """Site templates that make services."""
     gateway: Gateway = Gateway()
-    """The processes that carry DICOM."""
+    """The processes that carry DICOM and HL7."""
     drain_timeout: Duration = 30.0
     """How long open associations may go on when everything is told to stop."""
 

@@ -44,7 +44,7 @@ class Tls(Strict):
     """Those of the service's ports that speak TLS; the others stay plain, for old modalities.  Empty: all."""
     more_certificates: tuple[CertificateFile, ...] = ()
     """Certificates for other names.  A client that names the host it wants (SNI) is shown the one for that name; `cert`
-    is for all others.  Not for `dicom`, whose clients name none."""
+    is for all others.  Not for `dicom` and `hl7`, whose clients name none."""
 
 
 class NodeTls(Strict):
@@ -69,7 +69,7 @@ class ProxyProtocol(Strict):
     """The PROXY protocol: a line in front of the traffic that says who the client is."""
 
     send: Annotated[str, *word(("none", "v1", "v2"))] = "none"
-    """What nodes are sent; they must expect it."""
+    """What nodes are sent; they must expect it.  Not for `hl7`, whose senders share connections to nodes."""
     accept: bool = False
     """Whether clients come through another balancer that sends it; `allow_from` then names that balancer alone."""
 

@@ -1,7 +1,7 @@
 """Rules between a service's protocol and its other keys: what one protocol can do and another cannot.
 
-Leaves out rules that hold for every protocol (`crosscheck.py`).  A key that would have no effect is refused, because
-who wrote it expects one.
+Leaves out rules that hold for every protocol (`crosscheck.py`), and those within HL7 (`suited_hl7.py`).  A key that
+would have no effect is refused, because who wrote it expects one.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from equipoise.config.fields import numeric, split_port
 from equipoise.config.models import Service
 
-_DICOM_ONLY = ("dicom", "routes", "passive_health")
+# Keys that only some protocols make something of.
+_ONLY_FOR = {"dicom": ("dicom",), "routes": ("dicom",), "passive_health": ("dicom", "hl7"), "hl7": ("hl7",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,13 @@ class Finding:
 def unsuited(service: Service) -> Iterator[Finding]:
     """Yield every key of a service that its protocol can make nothing of."""
     yield from _persistence(service)
+    yield from _of_others(service)
     if service.protocol == "dicom":
         yield from _on_dicom(service)
         return
     yield from _not_dicom(service)
+    if service.protocol == "hl7":
+        return
     yield from _ports(service)
     yield from _tls(service)
     yield from _node_tls(service)
@@ -47,10 +51,10 @@ def _persistence(service: Service) -> Iterator[Finding]:
         said = "'cookie' is for web browsers, a DICOM association has no cookies; use source_ip or calling_ae"
         yield Finding(("persistence", "by"), said)
     elif by == "cookie" and not service.reads_http:
-        said = f"'cookie' cannot be read in {_spoken(service)}; use source_ip"
+        said = f"'cookie' cannot be read in {_spoken(service)}; {_instead(service)}"
         yield Finding(("persistence", "by"), said)
     elif by == "calling_ae" and service.protocol != "dicom":
-        said = f"'calling_ae' is a title of DICOM, {service.protocol} has none; use source_ip"
+        said = f"'calling_ae' is a title of DICOM, {service.protocol} has none; {_instead(service)}"
         yield Finding(("persistence", "by"), said)
     for key in ("fallback", "cookie", "same_site"):
         if by != "cookie" and key in kept.model_fields_set:
@@ -58,6 +62,21 @@ def _persistence(service: Service) -> Iterator[Finding]:
     if by == "cookie" and kept.same_site == "none" and not service.always_secure:
         said = "browsers take `none` only together with TLS; add tls for all ports, or write lax"
         yield Finding(("persistence", "same_site"), said)
+
+
+def _instead(service: Service) -> str:
+    by_address = service.protocol != "hl7" or service.hl7.key == "connection"
+    return (
+        "use source_ip" if by_address else f"take it out, since `hl7.key: {service.hl7.key}` says what stays together"
+    )
+
+
+def _of_others(service: Service) -> Iterator[Finding]:
+    for key, protocols in _ONLY_FOR.items():
+        if key in service.model_fields_set and service.protocol not in protocols:
+            whose = " and ".join(each.upper() for each in protocols)
+            said = f"has no effect: it is for {whose}, and this service speaks {service.protocol}; take it out"
+            yield Finding((key,), said)
 
 
 def _on_dicom(service: Service) -> Iterator[Finding]:
@@ -74,9 +93,6 @@ def _on_dicom(service: Service) -> Iterator[Finding]:
 
 
 def _not_dicom(service: Service) -> Iterator[Finding]:
-    for key in _DICOM_ONLY:
-        if key in service.model_fields_set:
-            yield Finding((key,), f"has no effect: it is for DICOM, and this service speaks {service.protocol}")
     if service.balance == "least_work":
         said = "'least_work' weighs DICOM associations; write least_connections"
         yield Finding(("balance",), said)
@@ -97,7 +113,7 @@ def _tls(service: Service) -> Iterator[Finding]:
     if service.protocol == "http":
         yield Finding(("tls",), "has no effect: http is plain; write `protocol: https`")
     if service.tls.client_names:
-        said = "is for dicom; here every certificate of client_ca is let in, so have an authority of your own for them"
+        said = "is for dicom and hl7; here client_ca lets all of its certificates in, so have an authority of your own"
         yield Finding(("tls", "client_names"), said)
 
 

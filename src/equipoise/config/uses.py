@@ -81,17 +81,24 @@ def _persistence(entry: Entry) -> Iterator[Finding]:
 def can_keep(entry: Entry, part: str, kept: Persistence) -> bool:
     """Say whether a part can keep its clients so; one that keeps none has no use for a time to live."""
     overrides = entry.use.services.get(part, {})
-    changed: dict[str, Any] = {key: overrides[key] for key in ("protocol", "tls") if key in overrides}
+    changed: dict[str, Any] = {key: overrides[key] for key in ("protocol", "tls", "hl7") if key in overrides}
     service: dict[str, Any] = {**entry.template.services[part], **changed}
     protocol = PROTOCOLS.get(str(service.get("protocol")), PROTOCOLS["tcp"])
     passed_through = service.get("protocol") == "https" and not service.get("tls")
     usual = "source_ip" if passed_through else protocol.persistence
     by = kept.by or service.get("persistence", {}).get("by", usual)
+    if service.get("protocol") == "hl7" and not _by_connection(service.get("hl7")):
+        return kept.by == "none"
     if by == "cookie":
         return protocol.reads_http and not passed_through
     if by == "calling_ae":
         return service.get("protocol") == "dicom"
     return kept.by is not None or (by != "none" and not _OF_COOKIES & kept.model_fields_set)
+
+
+def _by_connection(hl7: object) -> bool:
+    """Say whether an HL7 service keeps what its connections bring together, so that a client can have its node."""
+    return not isinstance(hl7, dict) or hl7.get("key", "connection") == "connection"
 
 
 def _values(entry: Entry) -> Iterator[Finding]:

@@ -41,7 +41,7 @@ class Http(Strict):
 
 
 class Timeouts(Strict):
-    """How long peers may take, for all protocols but dicom."""
+    """How long peers may take, for all protocols but dicom and hl7."""
 
     connect: Duration = 2.0
     """How long one node may take to accept a connection before another is tried."""

@@ -3,6 +3,7 @@
 Leaves out what only follows from another change, such as a node's numeric host beside its address, and the digest.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
@@ -14,6 +15,7 @@ from equipoise.config.parts import PARTS_KEY, Part, parts_of
 from equipoise.plan.model import (
     CertificateFile,
     Dicom,
+    Hl7,
     Http,
     Node,
     NodeTls,
@@ -35,8 +37,10 @@ class What(StrEnum):
 
 
 _Shown = tuple[Any, str]  # a value, and its text for people
-_Values = Plan | Service | Persistence | Dicom | Node | Tls | NodeTls | ProxyProtocol | PassiveHealth | Timeouts | Http
-_PARTS = ("persistence", "tls", "node_tls", "proxy_protocol", "passive_health", "timeouts", "http", "dicom")
+_Values = (
+    Plan | Service | Persistence | Dicom | Hl7 | Node | Tls | NodeTls | ProxyProtocol | PassiveHealth | Timeouts | Http
+)
+_PARTS = ("persistence", "tls", "node_tls", "proxy_protocol", "passive_health", "timeouts", "http", "dicom", "hl7")
 _SHOWN_OTHERWISE = (
     "digest",
     "services",
@@ -199,6 +203,8 @@ def _text(name: str, value: Any) -> str:
         return "unresolved" if name == "host" else "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str) and "\r" in value:  # the message of a check: whoever reads this need not read that
+        return f"{value.count(chr(13))} segments ({hashlib.sha256(value.encode()).hexdigest()[:8]})"
     if isinstance(value, tuple) and value and isinstance(value[0], CertificateFile):
         return ", ".join(each.cert for each in value)
     if isinstance(value, tuple | list | frozenset):

@@ -17,6 +17,7 @@ import pytest
 
 from equipoise.sim.site import free_port
 from tests.system.certificates import Authority
+from tests.system.hl7_peers import StreamsReceiver
 
 Equipoise = Callable[..., Any]
 
@@ -90,6 +91,8 @@ def test_dicom_echo_with_titles(equipoise: Equipoise, storescp: str) -> None:
         (("tcp", "127.0.0.1:1", "more"), "'more' is no option"),
         (("all_of", "127.0.0.1:1"), "all_of is made of other checks; probe each of them by itself"),
         (("script", "127.0.0.1:1"), "--program: missing"),
+        (("hl7_ack", "127.0.0.1:1", "--message", "PID|1"), "hl7_ack: --message: line 1 does not begin with MSH"),
+        (("hl7_ack", "127.0.0.1:1", "--codes", "AA,OK"), "--codes: 'OK' is not known"),
         (("http", "127.0.0.1:1", "--status", "999"), "'999' is not a status"),
         (("http", "127.0.0.1:1", "--body", "x"), "http: body: the answer to HEAD has none"),
         (("tls", "127.0.0.1:1", "--tls", "false"), "a check of TLS without TLS sees nothing"),
@@ -151,3 +154,18 @@ def test_a_script_by_hand(equipoise: Equipoise) -> None:
     result = equipoise("probe", "script", "10.0.0.11:104", "--program", "/bin/echo", "--arguments", "-v,seen")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[0].endswith("/bin/echo ended with 0; it said: -v seen - 0 10.0.0.11 104")
+
+
+def test_hl7_ack_with_a_message_of_several_lines(equipoise: Equipoise) -> None:
+    receiver = StreamsReceiver()
+    try:
+        message = "MSH|^~\\&|CONSOLE||||||ADT^A08||T|2.5\nPID|||CHECK\n"
+        words = ("--message", message, "--codes", "AA,AE", "--frame-start", "0b")
+        result = equipoise("probe", "hl7_ack", f"127.0.0.1:{receiver.port}", *words, "--timeout", "20s")
+    finally:
+        receiver.close()
+    assert result.exit_code == 0, result.stdout + result.stderr
+    assert ": acknowledged with AA\n" in result.stdout
+    assert "codes AA,AE" in result.stdout
+    assert len(result.stdout.splitlines()) == 2
+    assert receiver.contents[0].endswith(b"\rPID|||CHECK\r")

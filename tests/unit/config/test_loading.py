@@ -199,7 +199,7 @@ def test_one_wrong_line_of_a_service(line: str, said: str, catalogue: Catalogue)
         ("site: general-hospital", "site: a b", "site.yaml:1:7: site: 'a b' is not a name"),
         ("site: general-hospital\n", "", "site.yaml:1:1: site: missing, and it has no default; add it"),
         ("    protocol: dicom\n", "", "site.yaml:4:5: services.ct.protocol: missing"),
-        ("protocol: dicom", "protocol: hl7", "'hl7' comes with a later version; this one can do dicom"),
+        ("protocol: dicom", "protocol: hl8", "'hl8' is not known; did you mean 'hl7'?"),
         ("protocol: dicom", "protocol: smtp", "'smtp' is not known; known here: dicom"),
         ("  ct:", "  c t:", "site.yaml:3:3: services.c t: 'c t' is not a name"),
         ("      a:", "      a/b:", "site.yaml:7:7: services.ct.nodes.a/b: 'a/b' is not a name"),

@@ -330,3 +330,22 @@ def test_every_value_of_a_made_service_has_a_place(known: Catalogue) -> None:
 
     walk(data["services"], ("services",))
     assert expansion.origins == {"pacs-web": "archive", "pacs-dicom": "archive"}
+
+
+HL7 = """\
+title: Engine
+about: An engine for tests.
+asks: {vip: the address that clients call, nodes: one address for each server}
+services:
+  adt: {protocol: hl7, listen: "${vip}", ports: [2575], nodes: "${nodes}:2575"}
+  lab: {protocol: hl7, listen: "${vip}", ports: [2576], nodes: "${nodes}:2576"}
+"""
+
+
+def test_persistence_does_not_reach_messages_that_stay_together_otherwise(known: Catalogue) -> None:
+    engines = replace(known, templates={"archive": parse("archive", HL7)})
+    made = services("persistence: {by: source_ip}\nservices: {adt: {hl7: {key: patient}}}", engines)
+    assert (made["pacs-adt"].known_by, made["pacs-lab"].known_by) == ("none", "source_ip")
+    assert made["pacs-adt"].hl7.key == "patient"
+    made = services("persistence: {by: none}\nservices: {adt: {hl7: {key: sender}}}", engines)
+    assert made["pacs-adt"].persistence.by == "none"

@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equipoise.config.base import CheckParams
+from equipoise.health.checks import hl7_ack
 from equipoise.plan.diff import Change, What, diff, to_text
 from equipoise.plan.model import (
     CertificateFile,
     Dicom,
     Endpoint,
+    Hl7,
     Node,
     NodeTls,
     PassiveHealth,
@@ -79,6 +81,10 @@ def with_node(**changed: Any) -> Plan:
          "~ services.ct.dicom.max_associate: 131072 -> 131073"),
         (with_service(dicom=replace(CT.dicom, called_ae_allow=("A", "B*"))),
          "~ services.ct.dicom.called_ae_allow: none -> A, B*"),
+        (with_service(hl7=Hl7(key="patient")), "~ services.ct.hl7.key: connection -> patient"),
+        (with_service(hl7=Hl7(hold_s=0)), "~ services.ct.hl7.hold: 3s -> 0s"),
+        (with_service(hl7=Hl7(max_message_bytes=1 << 20)), "~ services.ct.hl7.max_message: 256 MiB -> 1 MiB"),
+        (with_service(hl7=Hl7(try_next=True)), "~ services.ct.hl7.try_next: false -> true"),
         (with_service(nodes=NODES[:2]), "- services.ct.nodes.pacs-c: 10.0.0.13:104, weight 100"),
         (with_service(nodes=(NODES[0], NODES[2], NODES[1])),
          "~ services.ct.nodes: in the order pacs-a, pacs-b, pacs-c -> in the order pacs-a, pacs-c, pacs-b"),
@@ -138,7 +144,7 @@ def changed_plans() -> list[tuple[str, Plan]]:
         "tls",
         "node_tls",
     )
-    kept = (*kept, "reads_http", "always_secure", "timeouts", "http")  # the first two follow from others
+    kept = (*kept, "reads_http", "always_secure", "timeouts", "http", "hl7")  # the first two follow from others
     plans: list[tuple[str, Plan]] = []
     for owner, put in (
         (PLAN, lambda each: each),
@@ -147,6 +153,7 @@ def changed_plans() -> list[tuple[str, Plan]]:
         (CT.dicom, lambda each: with_service(dicom=each)),
         (CT.timeouts, lambda each: with_service(timeouts=each)),
         (CT.http, lambda each: with_service(http=each)),
+        (CT.hl7, lambda each: with_service(hl7=each)),
         (CT.passive_health, lambda each: with_service(passive_health=each)),
         (CT.proxy_protocol, lambda each: with_service(proxy_protocol=each)),
         (NODES[0], lambda each: with_service(nodes=(each, *NODES[1:]))),
@@ -221,3 +228,15 @@ def test_certificates_are_shown_by_their_files() -> None:
     old, new = (replace(PLAN, services=(replace(CT, tls=each), PLAN.services[1])) for each in (tls, more))
     (change,) = diff(old, new)
     assert change.to_text() == "~ services.ct.tls.more_certificates: none -> /b.pem, /c.pem"
+
+
+def test_the_message_of_a_check_is_not_shown() -> None:
+    def checked(patient: str) -> Plan:
+        message = f"MSH|^~\\&|RIS||||||ADT^A08||P|2.5\rPID|||{patient}\r"
+        return with_service(check="hl7_ack", health=hl7_ack.Params(message=message))
+
+    (change,) = diff(checked("4711"), checked("4712"))
+    assert change.path == "services.ct.health.message"
+    assert change.old != change.new
+    assert "471" not in change.to_text()
+    assert change.to_text().startswith("~ services.ct.health.message: 2 segments (")
