@@ -108,10 +108,39 @@ def ways_to_end() -> set[str]:
 
 def test_every_way_to_end_is_explained() -> None:
     table = (ROOT / "docs" / "howto" / "at-three-in-the-morning.md").read_text().partition("| `ended` |")[2]
-    explained = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    explained = set(re.findall(r"^\| `(\w+)` \|", table.partition("\n\n")[0], re.MULTILINE))
     assert ways_to_end() == explained
     count = "seventeen words"  # said in docs/explanation/events-and-patients.md
     assert len(explained) == 17, f"correct {count!r}"
+
+
+HL7_ENDS = {"close": 0, "close_sender": 1, "_end": 0, "failed": 1, "broken": 1, "_drop": 1}  # to where the word stands
+
+
+def hl7_words() -> set[str]:
+    """Return every word that `ended` of `sender.ended` and `why` of `receiver.failed` may be."""
+    words = set()
+    for path in sorted((PACKAGE / "engines" / "gateway" / "hl7").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+                names = [each.id for each in node.targets[0].elts if isinstance(each, ast.Name)]
+                if names == ["ended", "reason"] and isinstance(node.value, ast.Tuple):
+                    words.add(ast.literal_eval(node.value.elts[0]))
+            if isinstance(node, ast.Call) and (at := HL7_ENDS.get(getattr(node.func, "attr", ""))) is not None:
+                word = node.args[at] if len(node.args) > at else None
+                if isinstance(word, ast.Constant) and isinstance(word.value, str):
+                    words.add(word.value)
+    return words
+
+
+def test_every_way_an_hl7_connection_ends_is_explained() -> None:
+    page = (ROOT / "docs" / "howto" / "at-three-in-the-morning.md").read_text()
+    hl7 = page.partition("| `why` |")[2]
+    first_cells = re.findall(r"^\| (`[^|]+`) \|", hl7, re.MULTILINE)
+    explained = {word for cell in first_cells for word in re.findall(r"`(\w+)`", cell)}
+    elsewhere = {"ended", "tls_failed", "proxy_failed", "no_room", "no_request", "timed_out"}  # of the entrance
+    assert hl7_words() == explained - elsewhere
+    assert len(hl7_words()) == 15
 
 
 def commands(command: Any, path: str) -> Iterator[str]:

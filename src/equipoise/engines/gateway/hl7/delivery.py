@@ -8,13 +8,13 @@
 Source: DESIGN, "What the relays promise"; HL7 version 2.5.1, section 2.9.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from equipoise.engines.gateway.hl7.counting import Counting
 from equipoise.engines.gateway.hl7.exchange import Answer, Awaits, Exchange, Stage, awaits, judge, may_bring_more
 from equipoise.engines.gateway.hl7.link import Link
 from equipoise.engines.gateway.hl7.links import Links
+from equipoise.engines.gateway.hl7.reports import Listener, Reports
 from equipoise.engines.gateway.hl7.stream import Sent
 from equipoise.engines.gateway.messages import ServiceTask
 from equipoise.engines.gateway.passive import FailureKind
@@ -22,23 +22,17 @@ from equipoise.engines.gateway.pool import Picked, Pool
 from equipoise.proto.hl7 import NotHl7Error, read_acknowledgement, read_header
 from equipoise.proto.mllp import ACK, NAK, Frame
 
-_REFUSED_AGAIN_S = 1.0  # how often it is told that a node refuses connections
 _PROGRESS_BYTES = 16 * 1024  # of a long answer, within stall_timeout
 
 
-class Network(Protocol):
+class Network(Listener, Protocol):
     """What a delivery needs of its service."""
-
-    now: Callable[[], float]
 
     def open_link(self, exchange: Exchange, picked: Picked) -> Link:
         """Begin to connect to a node; `opened` or `not_opened` follows."""
 
     def blame(self, exchange: Exchange, node: str, kind: FailureKind, reason: str) -> None:
         """Hold a failure against a node."""
-
-    def receiver_failed(self, node: str, why: str, reason: str, then: str | None) -> None:
-        """Tell of a receiver's connection."""
 
     def link_gone(self) -> None:
         """Hear that a connection to a receiver is closed."""
@@ -64,10 +58,10 @@ class Delivery:
         self._network, self._desk = network, desk
         self._roomless: dict[Exchange, None] = {}  # with a place at a node whose connections are still closing
         self._succeeded: dict[str, int] = {}  # messages that went well at a node, since the last sweep
-        self._refused_s: dict[str, float] = {}  # when it was last told of each node
         self._outdated_s = -1.0  # connections made before that are kept no more
         self.links = Links()
         self.counting = Counting()
+        self._reports = Reports(network, self.counting)
         self.configure(task, pool)
 
     def configure(self, task: ServiceTask, pool: Pool) -> None:
@@ -113,7 +107,7 @@ class Delivery:
 
     def _refused(self, exchange: Exchange, node: str, reason: str, *, ours: bool) -> None:
         """Offer a message to the next node: this one has seen nothing of it."""
-        self._tell(node, "refused", reason, "next")
+        self._reports.failed(node, "refused", reason, "next")
         if not ours:
             self._network.blame(exchange, node, FailureKind.REFUSED, reason)
         self._roomless.pop(exchange, None)
@@ -282,17 +276,7 @@ class Delivery:
 
     def _drop(self, link: Link, why: str, reason: str, then: str | None) -> None:
         link.close()
-        self._tell(link.node, why, reason, then)
-
-    def _tell(self, node: str, why: str, reason: str, then: str | None) -> None:
-        """Count, and tell; of a node that refuses message after message not every time."""
-        self.counting.receivers_closed[why] += 1
-        if why == "refused":
-            now_s = self._network.now()
-            if now_s - self._refused_s.get(node, -_REFUSED_AGAIN_S) < _REFUSED_AGAIN_S:
-                return
-            self._refused_s[node] = now_s
-        self._network.receiver_failed(node, why, reason, then)
+        self._reports.failed(link.node, why, reason, then)
 
     # It ends
 
