@@ -36,7 +36,8 @@ class Dispatch:
         self._waiting: dict[Exchange, None] = {}  # for a node, oldest first
         self._turns = Turns()
         self._spread = Spread()
-        self._serving = self._serve_again = False
+        self._to_serve: dict[str | None, None] = {}
+        self._serving = False
         self.delivery = Delivery(host, self, task, pool)
         self._take(task, pool)
 
@@ -113,22 +114,22 @@ class Dispatch:
 
         Giving may end a message, which frees a place and brings us here again: that is noted and not nested.
         """
-        self._serve_again = True
+        self._to_serve[node] = None
         if self._serving:
             return
         self._serving = True
         try:
-            while self._serve_again:
-                self._serve_again = False
-                self._serve_once(node)
-                node = None
+            while self._to_serve:
+                self._serve_once(self._to_serve.popitem()[0])
         finally:
             self._serving = False
 
     def _serve_once(self, node: str | None) -> None:
         now_s = self._host.now()
         for exchange in list(self._waiting):
-            if exchange not in self._waiting or (node is not None and exchange.wanted not in (None, node)):
+            if exchange not in self._waiting:
+                continue  # it ended while an earlier one was served
+            if node is not None and (exchange.held or exchange.wanted not in (None, node)):
                 continue
             self._place(exchange, now_s)
             if exchange in self._waiting and exchange.wanted is None and not exchange.tried and not exchange.held:
