@@ -1,4 +1,4 @@
-"""`equipoise demo --template`: the services of a template at work, a node killed and another one drained."""
+"""`equipoise demo`, plain and of a template: services at work, a node killed and another one drained."""
 
 import os
 import re
@@ -45,6 +45,18 @@ def test_the_infinitt_site_keeps_what_it_took_and_whom_it_knew(tmp_path: Path) -
     for service in ("web", "dicom", "query", "mwl"):
         assert f"node.down service=pacs-{service} node=pacs-b" in (tmp_path / "kept" / "balancer.log").read_text()
     assert (tmp_path / "kept" / "site.yaml").read_text().count("template: infinitt_pacs") == 1
+
+
+def test_the_plain_demo_keeps_every_object_and_every_message() -> None:
+    done = demo("--for", "8s")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "pacs-b was killed with SIGKILL" in said
+    acknowledged = counted(said, "HL7 messages acknowledged")[0]
+    assert acknowledged == counted(said, "of these at a receiver")[0] > 20
+    assert (counted(said, "lost, harmed"), counted(said, "out of order")) == ([0, 0], [0])
+    assert counted(said, "delivered twice")[0] == 0
+    assert "every acknowledged object and HL7 message was found unharmed" in said
 
 
 def test_a_template_of_another_name_is_not_found_and_the_nearest_one_proposed() -> None:

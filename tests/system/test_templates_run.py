@@ -5,6 +5,7 @@ port and services that keep the client's port work as they stand.  Only the port
 pace of the checks.  One balancer runs them all, one after the other: a start costs seconds, an `apply` milliseconds.
 """
 
+import asyncio
 import http.client
 import json
 import re
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -24,6 +26,11 @@ from equipoise.base.clock import SystemClock
 from equipoise.sim.archive import Archive, ArchiveSettings
 from equipoise.sim.dicomweb import DicomwebServer
 from equipoise.sim.fhir import FhirServer
+from equipoise.sim.hl7_audit import Key, audit_messages
+from equipoise.sim.hl7_ledger import ReceiverLedger, Taken, read_ledger
+from equipoise.sim.hl7_messages import Messages
+from equipoise.sim.hl7_receiver import Receiver, ReceiverSettings
+from equipoise.sim.hl7_sender import send_all
 from equipoise.sim.http_server import Handler
 from equipoise.sim.ledger import Ledger
 from equipoise.sim.peers import Peer
@@ -36,7 +43,7 @@ from equipoise.templates.model import Template
 from equipoise.templates.reader import names, read
 from tests.system.balancer import Balancer, eventually
 from tests.system.certificates import Authority
-from tests.unit.sim.nodes import RunningNode
+from tests.unit.sim.nodes import Running, RunningNode
 
 FRONT = "127.0.0.1"
 NODES = {"a": "127.0.0.21", "b": "127.0.0.22"}
@@ -65,6 +72,7 @@ class Site:
         self._issued = certificate
         self._free: dict[int, int] = {}
         self._running: dict[str, list[Callable[[], None]]] = {node: [] for node in NODES}
+        self._senders = count(1)
         registry = RunningNode(registry_node("registry", Registry(directory / "registry")).handle)
         self.registry_url, self._close_registry = registry.url, registry.close
 
@@ -125,7 +133,23 @@ class Site:
             list(pool.map(self.stop, NODES))
         self._close_registry()
 
+    def messages(self) -> list[Messages]:
+        """Return two senders of HL7 messages; no control ID comes twice."""
+        return [Messages(f"SIM{next(self._senders)}", 1) for _ in range(2)]
+
+    def taken(self) -> dict[str, list[Taken]]:
+        """Return what the receivers of HL7 messages took in."""
+        return {path.stem: read_ledger(path) for path in (self._directory / "ledgers").glob("*")}
+
+    def _receive(self, node: str, port: int) -> None:
+        ledger = ReceiverLedger(self._directory / "ledgers" / f"{node}-{port}")
+        receiver = Running(Receiver(ReceiverSettings(), ledger, SystemClock()), NODES[node], port)
+        self._running[node] += [ledger.close, receiver.close]  # the last one first
+
     def _serve(self, node: str, part: str, port: int) -> None:
+        if self._protocol(part) == "hl7":
+            self._receive(node, port)
+            return
         tls = None
         if self._protocol(part) == "https":
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -217,6 +241,15 @@ def worklist(port: int) -> None:
     assert (tally.worklists, tally.differences, dict(tally.failures)) == (1, (), {}), WORKLIST
 
 
+def messages(site: Site, port: int) -> None:
+    """Have messages acknowledged, and find each at a receiver."""
+    lists = [[sender.any() for _ in range(5)] for sender in site.messages()]
+    senders = asyncio.run(send_all(FRONT, port, lists, SystemClock()))
+    sent = [one for sender in senders for one in sender.sent]
+    found = audit_messages(sent, site.taken(), key=Key.CONNECTION)
+    assert (found.problems(), len(found.unharmed)) == ([], 10), [sender.failures for sender in senders]
+
+
 def use(site: Site, part: str) -> None:
     """Use a service as its clients do, at each of its ports."""
     service = site.template.services[part]
@@ -224,6 +257,8 @@ def use(site: Site, part: str) -> None:
         match str(service["protocol"]):
             case "dicom":
                 worklist(port)
+            case "hl7":
+                messages(site, port)
             case "xds":
                 documents(site, port)
             case "dicomweb":

@@ -72,11 +72,12 @@ def demo(
         typer.Option(metavar="DIR", help="Keep site.yaml, logs and what was stored in this directory, made new."),
     ] = None,
 ) -> None:
-    """See it work: three simulated archives, the balancer, senders and viewers; no root, nothing to install.
+    """See it work: three simulated servers, the balancer, senders and viewers; no root, nothing to install.
 
-    One archive is killed, one is drained, both return.  With a template, browsers log in to the web portal, too, and
-    modalities ask for their worklist.  Exit code 0: every object that a sender was told is stored was found unharmed,
-    no request failed on a node that was up, and work went on throughout.
+    Each server has an archive and a receiver of HL7 messages.  One server is killed, one is drained, both return.  With
+    a template, browsers log in to the web portal, too, and modalities ask for their worklist.  Exit code 0: every
+    object that a sender was told is stored and every message that one was told is taken was found unharmed, messages
+    came in order, no request failed on a node that was up, and work went on throughout.
     """
     clock = surroundings(context).clock
     with ExitStack() as stack:
@@ -119,7 +120,7 @@ def _scene(template: str | None) -> "Scene | None":
 
 def _cast(scene: "Scene", template: str | None) -> str:
     if template is None:
-        return "three archives with a shared store"
+        return "three servers, each with an archive on a shared store and an HL7 receiver"
     services = ", ".join(scene.services)
     return f"three servers with a shared store, for the services of {template} ({services})"
 
@@ -177,7 +178,8 @@ def _show(outcome: "Outcome") -> list[str]:
         complain(problem)
     if not problems:
         web = ", no request failed on a node that was up" if outcome.tally.pages else ""
-        out.print(f"Good: every acknowledged object was found unharmed{web}, and work went on throughout.")
+        what = "object and HL7 message" if outcome.messages is not None else "object"
+        out.print(f"Good: every acknowledged {what} was found unharmed{web}, and work went on throughout.")
     return problems
 
 

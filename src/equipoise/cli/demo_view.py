@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from equipoise.sim.demonstration import NodeView, Progress
+    from equipoise.sim.hl7_interfaces import MessageTally
     from equipoise.sim.ledger import Tally
     from equipoise.sim.outcome import Outcome, Phase
 
@@ -64,10 +65,7 @@ def _rows(outcome: "Outcome") -> list[tuple[str, str]]:
         ("  taken in by", _counted(audit.by_archive)),
         ("stored, sender got no answer", f"{audit.unacknowledged}"),
         ("given up by their sender", f"{tally.given_up}"),
-        *(
-            (f"acknowledged {phase.title}", f"{phase.acknowledged} in {phase.length_s:.1f} s")
-            for phase in outcome.phases
-        ),
+        *((f"acknowledged {phase.title}", _phase(phase)) for phase in outcome.phases),
         ("associations", f"{tally.associations} opened, {tally.retries} of them to try again"),
         ("associations failed", _failures(tally)),
         ("queries answered", f"{tally.queries}"),
@@ -76,8 +74,25 @@ def _rows(outcome: "Outcome") -> list[tuple[str, str]]:
             f"{tally.studies_retrieved}, {tally.objects_compared} objects compared with what was sent",
         ),
         ("  different", f"{len(tally.differences)}"),
+        *_message_rows(outcome),
         *_web_rows(outcome),
         ("status asked", f"{outcome.status_answers} times"),
+    ]
+
+
+def _message_rows(outcome: "Outcome") -> list[tuple[str, str]]:
+    if outcome.messages is None:
+        return []
+    tally, audit = outcome.messages.tally, outcome.messages.audit
+    again = f", {tally.again} of them again, after no answer" if tally.again else ""
+    return [
+        ("HL7 messages sent", f"{tally.sent + tally.again}{again}"),
+        ("HL7 messages acknowledged", f"{tally.acknowledged}"),
+        ("  of these at a receiver", f"{len(audit.unharmed)}, every byte as sent"),
+        ("  lost, harmed", f"{len(audit.lost)}, {len(audit.harmed)}"),
+        ("  out of order", f"{len(audit.out_of_order)}"),
+        ("  delivered twice", f"{len(audit.duplicated)}, and {audit.repeated} that their sender had sent twice"),
+        ("  at which receiver", _counted(audit.by_receiver)),
     ]
 
 
@@ -100,8 +115,16 @@ def _counts(progress: "Progress") -> str:
     return (
         f"sent {tally.sent}, acknowledged {tally.acknowledged} ({format_size(tally.bytes_acknowledged)}), "
         f"stored {progress.stored}; associations {tally.associations}, failed {sum(tally.failures.values())}; "
-        f"queries {tally.queries}, retrieved {tally.studies_retrieved} studies{_web_counts(tally)}"
+        f"queries {tally.queries}, retrieved {tally.studies_retrieved} studies"
+        f"{_message_counts(progress.messages)}{_web_counts(tally)}"
     )
+
+
+def _message_counts(tally: "MessageTally | None") -> str:
+    if tally is None:
+        return ""
+    again = f", sent again {tally.again}" if tally.again else ""
+    return f"; HL7 messages {tally.sent}, acknowledged {tally.acknowledged}{again}"
 
 
 def _web_counts(tally: "Tally") -> str:
@@ -112,8 +135,8 @@ def _web_counts(tally: "Tally") -> str:
 
 
 def _phase(phase: "Phase") -> str:
-    failed = f"; {phase.failed_associations} associations failed" if phase.failed_associations else ""
-    return f"{phase.acknowledged} in {phase.length_s:.1f} s{failed}"
+    messages = f" objects, {phase.messages} messages" if phase.messages is not None else ""
+    return f"{phase.acknowledged}{messages} in {phase.length_s:.1f} s"
 
 
 def _failures(tally: "Tally") -> str:

@@ -14,8 +14,10 @@ from typing import Any, Protocol
 from equipoise.base.clock import Clock
 from equipoise.base.errors import EquipoiseError
 from equipoise.sim.audit import Audit, audit
+from equipoise.sim.hl7_audit import Key, audit_messages
+from equipoise.sim.hl7_interfaces import MessageTally
 from equipoise.sim.ledger import Ledger, Tally
-from equipoise.sim.outcome import Done, Outcome, Phase
+from equipoise.sim.outcome import Done, MessageOutcome, Outcome, Phase
 from equipoise.sim.site import Site
 from equipoise.sim.story import Beat, Deed
 from equipoise.sim.workload import Department, Workload
@@ -57,6 +59,7 @@ class Progress:
         stored: Files in the archives' store, removed ones included.
         nodes: As the supervisor said last.
         told: What happened so far, each with its time; oldest first.
+        messages: What was counted of HL7, where the site has it.
     """
 
     elapsed_s: float
@@ -64,6 +67,7 @@ class Progress:
     stored: int
     nodes: tuple[NodeView, ...]
     told: tuple[str, ...]
+    messages: MessageTally | None = None
 
 
 class Demonstration:
@@ -96,6 +100,7 @@ class Demonstration:
         self._began_s = 0.0
         self._tidied_s = 0.0
         self._retired: list[str] = []
+        self._sent_again = 0
         self._removed = Audit()
 
     def start(self) -> None:
@@ -117,6 +122,7 @@ class Demonstration:
         if self._clock.monotonic() - self._tidied_s >= _TIDY_EVERY_S:
             self._tidy()
         self._note_dead()
+        self._note_messages()
 
     @property
     def elapsed_s(self) -> float:
@@ -131,7 +137,15 @@ class Demonstration:
     def progress(self) -> Progress:
         """Return how it stands."""
         stored = len(self._site.store.paths()) + len(self._removed.unharmed)
-        return Progress(self.elapsed_s, self._ledger.tally(), stored, self._watch.nodes, tuple(self._told))
+        interfaces = self._workload.interfaces
+        return Progress(
+            self.elapsed_s,
+            self._ledger.tally(),
+            stored,
+            self._watch.nodes,
+            tuple(self._told),
+            interfaces.tally() if interfaces is not None else None,
+        )
 
     def stop(self) -> None:
         """End the devices and the watch; a second call does nothing."""
@@ -155,6 +169,7 @@ class Demonstration:
             left_undone=(self._next.text,) if self._next is not None and expect_whole_story else (),
             status_answers=self._watch.answers,
             faults=tuple(self._faults),
+            messages=self._messages(),
         )
 
     def _wait_until_up(self) -> None:
@@ -207,7 +222,22 @@ class Demonstration:
             if text not in self._faults:
                 self._faults.append(text)
 
+    def _messages(self) -> MessageOutcome | None:
+        interfaces = self._workload.interfaces
+        if interfaces is None:
+            return None
+        # Whatever the service's key: each interface waits for its answer before it goes on.
+        found = audit_messages(interfaces.sent(), self._site.taken(), key=Key.CONNECTION)
+        return MessageOutcome(interfaces.tally(), found)
+
+    def _note_messages(self) -> None:
+        again = interfaces.tally().again if (interfaces := self._workload.interfaces) is not None else 0
+        if more := again - self._sent_again:
+            self._sent_again = again
+            self._tell(f"HL7: {more} had no answer, and {'was' if more == 1 else 'were'} sent again by the sender")
+
     def _phases(self, ended_s: float) -> tuple[Phase, ...]:
+        interfaces = self._workload.interfaces
         starts = [*self._phase_starts, ("", max(ended_s, self._phase_starts[-1][1]))]
         return tuple(
             Phase(
@@ -215,6 +245,7 @@ class Demonstration:
                 end_s - start_s,
                 self._ledger.acknowledged_between(start_s, end_s),
                 self._ledger.failed_between(start_s, end_s),
+                interfaces.accepted_between(start_s, end_s) if interfaces is not None else None,
             )
             for (title, start_s), (_, end_s) in pairwise(starts)
         )

@@ -1,4 +1,4 @@
-"""A simulated node that speaks HTTP as a program: its arguments, its line when it is ready, its end.
+"""A simulated node as a program: its arguments, its line when it is ready, its end.
 
 It prints one JSON line with its port once it listens, and ends on SIGTERM or, where asked, with its standard input.
 Source: ours; `sim/archive.py` behaves likewise.
@@ -12,8 +12,19 @@ import ssl
 import sys
 import threading
 from pathlib import Path
+from typing import Protocol
 
 from equipoise.sim.http_server import Handler, HttpServer
+
+
+class Server(Protocol):
+    """What listens at a port."""
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Listen and return the port.  Raises: OSError."""
+
+    def stop(self) -> None:
+        """Stop listening; what is open ends with the process."""
 
 
 def arguments_of(module: str, description: str) -> argparse.ArgumentParser:
@@ -28,18 +39,22 @@ def arguments_of(module: str, description: str) -> argparse.ArgumentParser:
 
 
 def run(handler: Handler, arguments: argparse.Namespace) -> None:
+    """Serve HTTP until SIGTERM, SIGINT or the end of standard input.  Raises: OSError."""
+    serve(HttpServer(handler), arguments)
+
+
+def serve(server: Server, arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM, SIGINT or the end of standard input.  Raises: OSError."""
-    asyncio.run(_run(handler, arguments))
+    asyncio.run(_run(server, arguments))
 
 
-async def _run(handler: Handler, arguments: argparse.Namespace) -> None:
+async def _run(server: Server, arguments: argparse.Namespace) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     if arguments.end_with_input:
         threading.Thread(target=_watch_input, args=(loop, ended), daemon=True).start()
-    server = HttpServer(handler)
     port = await server.start(arguments.host, arguments.port, _tls(arguments.certificate))
     ready = {"ready": True, "name": arguments.name, "host": arguments.host, "port": port}
     sys.stdout.write(json.dumps(ready) + "\n")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from equipoise.sim.audit import Audit
+from equipoise.sim.hl7_audit import MessageAudit
+from equipoise.sim.hl7_interfaces import MessageTally
 from equipoise.sim.ledger import Mishap, Tally
 from equipoise.sim.story import Deed
 
@@ -14,12 +16,25 @@ _STILL_LEAVING_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of the work, from one thing that was done to the site until the next."""
+    """A stretch of the work, from one thing that was done to the site until the next.
+
+    Attributes:
+        messages: Of HL7, acknowledged; None where the site has no HL7.
+    """
 
     title: str
     length_s: float
     acknowledged: int
     failed_associations: int
+    messages: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageOutcome:
+    """The end for HL7: what its senders counted, and what the receivers' ledgers held."""
+
+    tally: MessageTally
+    audit: MessageAudit
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +59,7 @@ class Outcome:
         status_answers: How often the supervisor gave its status.
         faults: What went wrong outside the traffic: a process that ended by itself, an order that was refused.
         done: What was done to the nodes, in order.
+        messages: What became of HL7, where the site has it.
     """
 
     tally: Tally
@@ -53,13 +69,15 @@ class Outcome:
     status_answers: int
     faults: tuple[str, ...]
     done: tuple[Done, ...] = ()
+    messages: MessageOutcome | None = None
 
     def problems(self) -> list[str]:
         """Return everything that makes the demonstration a failure; none is a success.
 
         Failed associations are not among them: a device whose association was open on a node that was killed must fail.
         """
-        found = [*self.faults, *self._lost(), *self._web(), *self._stalled()]
+        of_messages = self.messages.audit.problems() if self.messages is not None else []
+        found = [*self.faults, *self._lost(), *of_messages, *self._web(), *self._stalled()]
         found += [f"not done, for the work ended before: {text}" for text in self.left_undone]
         if not self.status_answers:
             found.append("the supervisor never gave its status")
@@ -119,9 +137,10 @@ class Outcome:
 
     def _stalled(self) -> list[str]:
         return [
-            f"no object was acknowledged {phase.title}, in {phase.length_s:.1f} s"
+            f"no {what} was acknowledged {phase.title}, in {phase.length_s:.1f} s"
             for phase in self.phases
-            if not phase.acknowledged and phase.length_s >= _JUDGED_S
+            for what, acknowledged in (("object", phase.acknowledged), ("HL7 message", phase.messages))
+            if acknowledged == 0 and phase.length_s >= _JUDGED_S
         ]
 
 

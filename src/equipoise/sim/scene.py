@@ -1,23 +1,23 @@
-"""A site template as a scene: its DICOM and web services at free ports of the loopback interface, with nodes to match.
+"""A site template as a scene: its DICOM, HL7 and web services at free ports of the loopback interface.
 
-Each node is an archive, which listens at one port for each DICOM service, and a web portal for each web service; they
-are killed together, as a machine is.  Leaves out services of other protocols, which no device here would use.
+Each node is an archive, which listens at one port for each DICOM service, a receiver of messages for each HL7 service,
+and a web portal for each web service; they are killed together, as a machine is.  Leaves out services of other
+protocols, which no device here would use.
 Source: ours; the services are those of the template.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from equipoise.base.errors import EquipoiseError
 from equipoise.sim.peers import Peer
-from equipoise.sim.site import AE_TITLE, archive_program, free_port
+from equipoise.sim.site import AE_TITLE, Places, archive_program, free_port, receiver_program
 from equipoise.sim.workload import Fronts
 from equipoise.templates.model import Template
 from equipoise.templates.reader import names, read
 
 _HOST = "127.0.0.1"
 _NAME = "pacs"
-_PLAYED = ("dicom", "http")
+_PLAYED = ("dicom", "http", "hl7")
 # Short, for a demonstration of half a minute; the template's own checks, at their own pace, take fifteen seconds.
 _HEALTH = "{interval: 1s, timeout: 1s, rise: 1, fall: 2}"
 _ANSWERS = {"called_ae": AE_TITLE}
@@ -51,6 +51,7 @@ class TemplateScene:
             query=self._front(next((part for part in dicom if "query" in part), dicom[0])),
             worklist=next((self._front(part) for part in dicom if part in {"mwl", "worklist"}), None),
             web=self._front(web[0]) if web else None,
+            hl7=tuple(self._front(part) for part in self._of("hl7")),
             own_addresses=True,
         )
 
@@ -59,16 +60,19 @@ class TemplateScene:
         """Each node, with the port at which it stores."""
         return {node: ports[self._of("dicom")[0]] for node, ports in self._nodes.items()}
 
-    def programs(self, node: str, store: Path) -> Mapping[str, Sequence[str]]:
-        """Return an archive, and a portal for each web service."""
+    def programs(self, node: str, places: Places) -> Mapping[str, Sequence[str]]:
+        """Return an archive, a portal for each web service, and a receiver for each HL7 service."""
         ports = self._nodes[node]
-        archive = archive_program(node, store, [ports[part] for part in self._of("dicom")])
-        return {f"{node}-archive": archive} | {
-            f"{node}-{part}": [
-                *("-m", "equipoise.sim.portal", "--name", node, "--port", str(ports[part]), "--any-path"),
-            ]
+        archive = archive_program(node, places.store, [ports[part] for part in self._of("dicom")])
+        portals = {
+            f"{node}-{part}": ["-m", "equipoise.sim.portal", "--name", node, "--port", str(ports[part]), "--any-path"]
             for part in self._of("http")
         }
+        receivers = {
+            f"{node}-{part}": receiver_program(f"{node}-{part}", places.ledgers, ports[part])
+            for part in self._of("hl7")
+        }
+        return {f"{node}-archive": archive, **portals, **receivers}
 
     def document(self) -> str:
         """Return the balancer's configuration: the template, with the ports and the pace of this site."""

@@ -1,8 +1,8 @@
 """A simulated site: nodes that share one store, as a PACS cluster does, and the balancer in front of them.
 
-What the nodes are is a scene: archives alone (here), or the services of a site template (`scene.py`).  Each program is
-a process of its own, on free ports of the loopback interface, below one directory; `Site.close` ends them all, by their
-process ids.  Leaves out the devices (`workload.py`).
+What the nodes are is a scene: archives with HL7 receivers (here), or the services of a site template (`scene.py`).
+Each program is a process of its own, on free ports of the loopback interface, below one directory; `Site.close` ends
+them all, by their process ids.  Leaves out the devices (`workload.py`).
 """
 
 import os
@@ -18,11 +18,13 @@ from signal import SIGKILL, SIGTERM
 from typing import Protocol
 
 from equipoise.base.processes import Process, kill, start_detached, start_ready
+from equipoise.sim.hl7_ledger import Taken, read_ledger
 from equipoise.sim.peers import Peer
 from equipoise.sim.store import Store
 from equipoise.sim.workload import Fronts
 
 SERVICE = "pacs-dicom"
+HL7_SERVICE = "hl7"
 AE_TITLE = "PACS"
 NODES = ("pacs-a", "pacs-b", "pacs-c")
 _HOST = "127.0.0.1"
@@ -30,6 +32,7 @@ _READY_S = 20.0
 _POLL_S = 0.05
 _MARK = "EQUIPOISE_SIMULATED_SITE"
 _LOG_TAIL_BYTES = 2000
+_LEDGER = ".jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Places:
     """Where the site keeps its things.
 
     Attributes:
-        work: Store, logs and site.yaml.
+        work: Store, ledgers, logs and site.yaml.
         short: Holds the balancer's runtime directory; short, for Linux limits the paths of Unix sockets.
     """
 
@@ -53,6 +56,11 @@ class Places:
     def store(self) -> Path:
         """The directory that the archives share."""
         return self.work / "store"
+
+    @property
+    def ledgers(self) -> Path:
+        """The directory of the HL7 receivers' ledgers."""
+        return self.work / "ledgers"
 
     def log(self, name: str) -> Path:
         """What a process said."""
@@ -74,30 +82,34 @@ class Scene(Protocol):
     def ports(self) -> Mapping[str, int]:
         """Each node, with the port at which it stores."""
 
-    def programs(self, node: str, store: Path) -> Mapping[str, Sequence[str]]:
+    def programs(self, node: str, places: Places) -> Mapping[str, Sequence[str]]:
         """Return what runs on a node: the arguments of Python, by the name of the log."""
 
     def document(self) -> str:
         """Return the balancer's configuration."""
 
 
-class Archives:
-    """The plain scene: one service, and an archive as each of its nodes."""
+class Servers:
+    """The plain scene: two services, DICOM and HL7, and on each node an archive and a receiver of messages."""
 
-    services = (SERVICE,)
+    services = (SERVICE, HL7_SERVICE)
 
     def __init__(self, nodes: Sequence[str]) -> None:
         self.ports: Mapping[str, int] = {node: free_port() for node in nodes}
+        self._hl7_ports = {node: free_port() for node in nodes}
         front = Peer(AE_TITLE, _HOST, free_port())
-        self.fronts = Fronts(store=front, query=front)
+        self.fronts = Fronts(store=front, query=front, hl7=(Peer(AE_TITLE, _HOST, free_port()),))
 
-    def programs(self, node: str, store: Path) -> Mapping[str, Sequence[str]]:
-        """Return the archive alone."""
-        return {node: archive_program(node, store, (self.ports[node],))}
+    def programs(self, node: str, places: Places) -> Mapping[str, Sequence[str]]:
+        """Return the archive and the receiver."""
+        return {
+            node: archive_program(node, places.store, (self.ports[node],)),
+            f"{node}-hl7": receiver_program(node, places.ledgers, self._hl7_ports[node]),
+        }
 
     def document(self) -> str:
         """Return the balancer's configuration."""
-        return site_yaml(self.fronts.store, self.ports)
+        return site_yaml(self.fronts.store, self.ports) + hl7_yaml(self.fronts.hl7[0], self._hl7_ports)
 
 
 def archive_program(node: str, store: Path, ports: Sequence[int]) -> list[str]:
@@ -105,6 +117,13 @@ def archive_program(node: str, store: Path, ports: Sequence[int]) -> list[str]:
     command = ["-m", "equipoise.sim.archive", "--ae", AE_TITLE, "--name", node, "--store", str(store)]
     command += ["--port", str(ports[0])]
     return command + [word for port in ports[1:] for word in ("--also", str(port))]
+
+
+def receiver_program(name: str, ledgers: Path, port: int) -> list[str]:
+    """Return the arguments of Python that run a receiver of HL7 messages."""
+    ledger = ledgers / f"{name}{_LEDGER}"
+    command = ["-m", "equipoise.sim.hl7_receiver", "--name", name, "--ledger", str(ledger), "--port", str(port)]
+    return [*command, "--delay", "20ms"]  # so that messages are under way when one is killed
 
 
 class Site:
@@ -119,7 +138,7 @@ class Site:
     ) -> None:
         self._balancer_arguments = tuple(balancer)
         self._places = places
-        self.scene: Scene = scene or Archives(nodes)
+        self.scene: Scene = scene or Servers(nodes)
         self._running: dict[str, dict[str, Process]] = {}
         self.balancer: Process | None = None
         self.store = Store(places.store)
@@ -142,7 +161,7 @@ class Site:
     def start_node(self, node: str) -> None:
         """Start one node, where it was if it ran before.  Raises: EquipoiseError, OSError."""
         programs = self._running.setdefault(node, {})
-        for name, arguments in self.scene.programs(node, self._places.store).items():
+        for name, arguments in self.scene.programs(node, self._places).items():
             command = [sys.executable, *arguments, "--end-with-input"]
             programs[name], _ = start_ready(command, self._places.log(name), _READY_S, environment(self._places))
 
@@ -157,6 +176,14 @@ class Site:
     def is_running(self, node: str) -> bool:
         """Say whether this node was started and not killed."""
         return node in self._running
+
+    def taken(self) -> Mapping[str, list[Taken]]:
+        """Return what the receivers of HL7 messages took in, by receiver."""
+        return {path.stem: read_ledger(path) for path in self.ledgers()}
+
+    def ledgers(self) -> list[Path]:
+        """Return the files of the HL7 receivers."""
+        return sorted(self._places.ledgers.glob(f"*{_LEDGER}"))
 
     def start_balancer(self) -> None:
         """Write site.yaml and start the balancer with it; it is not ready yet.  Raises: OSError."""
@@ -203,7 +230,6 @@ class Site:
 
 def site_yaml(front: Peer, ports: Mapping[str, int]) -> str:
     """Return the configuration of the balancer."""
-    nodes = "".join(f"      {node}: {{address: '{_HOST}:{port}'}}\n" for node, port in ports.items())
     return (
         "site: demo\n"
         "drain_timeout: 3s\n"
@@ -214,8 +240,23 @@ def site_yaml(front: Peer, ports: Mapping[str, int]) -> str:
         "    balance: least_connections\n"
         f"    health: {{check: dicom_echo, interval: 1s, timeout: 1s, rise: 1, fall: 2, calling_ae: EQUIPOISE, "
         f"called_ae: {AE_TITLE}}}\n"
-        "    nodes:\n" + nodes
-    )
+    ) + _nodes_yaml(ports)
+
+
+def hl7_yaml(front: Peer, ports: Mapping[str, int]) -> str:
+    """Return a further service of it: the messages about a patient go to one receiver, in their order."""
+    return (
+        f"  {HL7_SERVICE}:\n"
+        "    protocol: hl7\n"
+        f"    listen: '{front.host}:{front.port}'\n"
+        "    hl7: {key: patient}\n"
+        "    health: {check: tcp, interval: 1s, timeout: 1s, rise: 1, fall: 2}\n"
+    ) + _nodes_yaml(ports)
+
+
+def _nodes_yaml(ports: Mapping[str, int]) -> str:
+    lines = (f"      {node}: {{address: '{_HOST}:{port}'}}\n" for node, port in ports.items())
+    return "    nodes:\n" + "".join(lines)
 
 
 def free_port() -> int:

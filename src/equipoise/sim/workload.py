@@ -1,4 +1,7 @@
-"""A department at work: modalities that send, viewers that read, users of the portal; each in a thread of its own."""
+"""A department at work: modalities that send, viewers that read, users of the portal; each in a thread of its own.
+
+The HL7 interfaces, which mostly wait, share one.
+"""
 
 import threading
 from collections.abc import Callable
@@ -9,6 +12,7 @@ from random import Random
 
 from equipoise.base.clock import Clock
 from equipoise.sim.browser import Browser
+from equipoise.sim.hl7_interfaces import Interfaces
 from equipoise.sim.ledger import Ledger
 from equipoise.sim.modality import Modality, Pace
 from equipoise.sim.peers import Peer
@@ -30,6 +34,7 @@ class Fronts:
     query: Peer
     worklist: Peer | None = None
     web: Peer | None = None
+    hl7: tuple[Peer, ...] = ()
     own_addresses: bool = False
 
 
@@ -50,10 +55,15 @@ class Department:
     worklist_pause_s: float = 0.5
     browsers: int = 6
     browser_pause_s: float = 0.15
+    interface_pause_s: float = 0.15
 
 
 class Workload:
-    """The devices, from `start` to `stop`.  The same seed gives the same studies in the same order."""
+    """The devices, from `start` to `stop`.  The same seed gives the same studies in the same order.
+
+    Attributes:
+        interfaces: Those of HL7, where the site has any.
+    """
 
     def __init__(
         self, fronts: Fronts, ledger: Ledger, clock: Clock, seed: int, department: Department | None = None
@@ -66,6 +76,7 @@ class Workload:
         self._stop = threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._running: list[tuple[str, Future[None]]] = []
+        self.interfaces = self._hl7(fronts.hl7)
 
     def start(self) -> None:
         """Let every device begin."""
@@ -94,7 +105,14 @@ class Workload:
         if (web := self._fronts.web) is not None:
             for number in range(1, self._department.browsers + 1):
                 jobs.append((f"browser {number}", self._browser(web, self._source(next(numbers))).run))
+        if self.interfaces is not None:
+            jobs.append(("HL7 interfaces", self.interfaces.run))
         return jobs
+
+    def _hl7(self, fronts: tuple[Peer, ...]) -> Interfaces | None:
+        if not fronts:
+            return None
+        return Interfaces(fronts, self._clock, self._stop, seed=self._seed, pause_s=self._department.interface_pause_s)
 
     def _source(self, number: int) -> str | None:
         return f"127.0.1.{number}" if self._fronts.own_addresses else None

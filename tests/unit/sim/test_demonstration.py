@@ -3,18 +3,22 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from equipoise.app.wiring import catalogue
 from equipoise.base.clock import SystemClock
 from equipoise.base.errors import EquipoiseError
+from equipoise.config.fields import split_port
+from equipoise.config.loading import load
 from equipoise.sim.demonstration import Demonstration
 from equipoise.sim.modality import Pace
 from equipoise.sim.outcome import Outcome
-from equipoise.sim.site import SERVICE, Places, Site, processes_of
+from equipoise.sim.site import HL7_SERVICE, SERVICE, Places, Site, processes_of
 from equipoise.sim.story import Beat, Deed
 from equipoise.sim.studies import Kind
 from equipoise.sim.workload import Department
@@ -36,15 +40,20 @@ class RelayInPlaceOfBalancer:
         self._site = site
         self._drained: set[str] = set()
         self._turn = 0
-        self._listener = socket.create_server((site.front.host, site.front.port))
-        threading.Thread(target=accept_all, args=(self._listener, self._relay), daemon=True).start()
+        self._listeners = []
+        for service in load(site.scene.document(), "site.yaml", catalogue()).site.services.values():
+            listener = socket.create_server(service.listeners[0][:2])
+            self._listeners.append(listener)
+            ports = {name: split_port(node.address)[1] or 0 for name, node in service.nodes.items()}
+            threading.Thread(target=accept_all, args=(listener, partial(self._relay, ports)), daemon=True).start()
 
     def close(self) -> None:
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
 
     def status(self) -> dict[str, Any]:
         nodes = {name: self._node(name) for name in self._site.ports}
-        return {"services": {SERVICE: {"nodes": nodes}}}
+        return {"services": {service: {"nodes": nodes} for service in (SERVICE, HL7_SERVICE)}}
 
     def override(self, pattern: str, action: str, weight: int | None = None) -> list[str]:
         change = self._drained.add if action == "drain" else self._drained.discard
@@ -56,10 +65,10 @@ class RelayInPlaceOfBalancer:
         check = {"ok": state != "down", "reason": "connection refused"}
         return {"state": state, "connections": 0, "bytes_in": 0, "bytes_out": 0, "check": check}
 
-    def _relay(self, client: socket.socket, _: str) -> None:
-        names = [name for name in sorted(self._site.ports) if name not in self._drained]
+    def _relay(self, ports: Mapping[str, int], client: socket.socket, _: str) -> None:
+        names = [name for name in sorted(ports) if name not in self._drained]
         self._turn += 1
-        connect_through(client, [self._site.ports[name] for name in names[self._turn % len(names) :] + names])
+        connect_through(client, [ports[name] for name in names[self._turn % len(names) :] + names])
 
 
 @pytest.fixture
@@ -99,15 +108,24 @@ def test_a_node_is_killed_another_drained_and_nothing_that_was_acknowledged_is_l
     assert outcome.tally.acknowledged == len(outcome.audit.unharmed) > 50
     assert set(outcome.audit.by_archive) == {"a", "b", "c"}
     assert outcome.tally.studies_retrieved > 0
+    assert outcome.messages is not None
+    tally, audit = outcome.messages.tally, outcome.messages.audit
+    assert tally.acknowledged == len(audit.unharmed) > 50
+    assert tally.sent - tally.acknowledged <= 1, "none but what was under way at the end is left"
+    assert len(audit.by_receiver) > 1
+    assert sum(phase.messages or 0 for phase in outcome.phases) == tally.acknowledged
 
 
 def test_what_is_lost_is_told_and_so_is_a_story_that_was_cut_short(site: Site) -> None:
     def lose_two() -> None:
         for path in site.store.paths()[:2]:
             path.unlink()
+        for path in site.ledgers():
+            path.write_bytes(b"")
 
     problems = perform(site, lasts_s=1.5, meanwhile=lose_two).problems()
     assert any(text.startswith("2 acknowledged objects are in no archive: 2.25.") for text in problems)
+    assert any(text.endswith("…") and "acknowledged messages are at no receiver: " in text for text in problems)
     assert "not done, for the work ended before: c was drained" in problems
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from equipoise.sim.audit import Audit
+from equipoise.sim.hl7_audit import MessageAudit
+from equipoise.sim.hl7_interfaces import MessageTally
 from equipoise.sim.ledger import Mishap, Tally
-from equipoise.sim.outcome import Done, Outcome, Phase
+from equipoise.sim.outcome import Done, MessageOutcome, Outcome, Phase
 from equipoise.sim.story import Deed, beats
 
 GOOD = Outcome(
@@ -39,10 +41,25 @@ def test_failed_associations_alone_are_no_problem() -> None:
             {"phases": (Phase("after c was drained", 5, 0, 0),)},
             "no object was acknowledged after c was drained, in 5.0 s",
         ),
+        (
+            {"phases": (Phase("after c was drained", 5, 9, 0, messages=0),)},
+            "no HL7 message was acknowledged after c was drained, in 5.0 s",
+        ),
     ],
 )
 def test_each_of_these_alone_is_a_problem(change: dict[str, Any], problem: str) -> None:
     assert replace(GOOD, **change).problems() == [problem]
+
+
+def test_what_became_of_messages_is_judged_and_attempts_that_failed_are_not() -> None:
+    tally = MessageTally(sent=5, acknowledged=4, again=2, failures={"closed before the answer": 2})
+    good = MessageOutcome(tally, MessageAudit(unharmed=("1",), repeated=2, unacknowledged=1))
+    assert replace(GOOD, messages=good).problems() == []
+    bad = MessageOutcome(tally, MessageAudit(lost=("1",), out_of_order=("2", "3")))
+    assert replace(GOOD, messages=bad).problems() == [
+        "1 acknowledged messages are at no receiver: 1",
+        "2 messages came after later ones of the same sender: 2, 3",
+    ]
 
 
 DONE = (
