@@ -7,7 +7,8 @@
 #   make check     format, lint, types, import contracts, unit, property, playbook and golden tests, docs; under two minutes
 #   make system    whole processes, with real peers
 #   make fault     of these the fault run alone: everything that can fail does, and nothing acknowledged is lost
-#   make bench     throughput and memory beside HAProxy, TLS, overhead, studies, the web (needs root); writes bench/results
+#   make soak      an hour of HL7 while everything fails at random, and nothing is lost; SOAK_FOR=600 for ten minutes
+#   make bench     throughput and memory beside HAProxy, TLS, overhead, studies, the web, HL7 (needs root); writes bench/results
 #   make fuzz      property tests with ever new examples, until stopped
 #   make golden    write the expected output of the golden tests anew: read that diff
 #   make docs      write what is generated in docs/reference
@@ -29,6 +30,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --e
 PYTEST := env --default-signal=INT $(BIN)/python -m pytest
 
 DEMO_FOR ?= 30s
+SOAK_FOR ?= 3600
 # chromium is 113 MB to fetch and the largest by far; the browser's test is skipped where it is not.
 TEST_PACKAGES := chromium curl dcmtk haproxy iproute2 libnss3-tools odil orthanc orthanc-dicomweb
 BENCH_PACKAGES := gcc libc6-dev libssl-dev openssl haproxy dcmtk iproute2 nginx-light nghttp2-client
@@ -40,7 +42,7 @@ export PIP_ROOT_USER_ACTION := ignore
 $(shell { grep -qsxF "$(CURDIR)" $(RUN) && $(BIN)/python -c ''; } 2>/dev/null || rm -f $(RUN) $(DEV))
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check system fault bench fuzz golden docs peers clean test-packages bench-packages
+.PHONY: demo test check system fault soak bench fuzz golden docs peers clean test-packages bench-packages
 
 demo: $(RUN)
 	$(BIN)/equipoise demo --for $(DEMO_FOR)
@@ -62,15 +64,20 @@ check: $(DEV) test-packages
 	[ $$others -eq 0 ] && [ $$haproxy -eq 0 ]
 	$(BIN)/python -m tools.reference --check
 
-# The INFINITT site has a network of its own, and mostly waits: it runs beside the others.
+# The INFINITT site has a network of its own, and mostly waits, and so does the soak: they run beside the others.
 system: $(DEV) test-packages
 	$(PYTEST) tests/system/test_infinitt.py >.pytest-infinitt.log 2>&1 & infinitt=$$!; \
-	$(PYTEST) tests/system --ignore tests/system/test_infinitt.py; \
-	others=$$?; wait $$infinitt; infinitt=$$?; cat .pytest-infinitt.log; rm -f .pytest-infinitt.log; \
-	[ $$others -eq 0 ] && [ $$infinitt -eq 0 ]
+	$(PYTEST) -s tests/system/test_hl7_soak.py >.pytest-soak.log 2>&1 & soak=$$!; \
+	$(PYTEST) tests/system --ignore tests/system/test_infinitt.py --ignore tests/system/test_hl7_soak.py; \
+	others=$$?; wait $$infinitt; infinitt=$$?; wait $$soak; soak=$$?; \
+	cat .pytest-infinitt.log .pytest-soak.log; rm -f .pytest-infinitt.log .pytest-soak.log; \
+	[ $$others -eq 0 ] && [ $$infinitt -eq 0 ] && [ $$soak -eq 0 ]
 
 fault: $(DEV) test-packages
 	$(PYTEST) tests/system/test_fault_run.py
+
+soak: $(DEV) test-packages
+	SOAK_FOR=$(SOAK_FOR) $(PYTEST) -s tests/system/test_hl7_soak.py
 
 bench: $(DEV) bench-packages
 	$(BIN)/python -m bench.relay
@@ -80,6 +87,7 @@ bench: $(DEV) bench-packages
 	$(BIN)/python -m bench.studies
 	$(BIN)/python -m bench.web
 	$(BIN)/python -m bench.toggles
+	$(BIN)/python -m bench.hl7
 
 fuzz: $(DEV)
 	while $(PYTEST) -p tools.fuzz --timeout 0 tests/property; do :; done

@@ -29,7 +29,7 @@ def installed_modules() -> Path:
     """Return the node_modules folder, filled when it is not there; skips the test when npm cannot."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
-            pytest.skip(f"dcmjs-dimse is not tested: {program} is not installed; apt-get install nodejs npm")
+            pytest.skip(f"the peers from npm are not tested: {program} is not installed; apt-get install nodejs npm")
     target = _INSTALLED / f"npm-{hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:12]}"
     if not target.exists():
         _install(target)
@@ -46,7 +46,7 @@ def _install(target: Path) -> None:
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=100, check=False)
         if done.returncode != 0:
             pytest.skip(
-                f"dcmjs-dimse is not tested: npm cannot fetch it; is a registry in reach? {_first_line(done.stderr)}"
+                f"the peers from npm are not tested: npm cannot fetch it; is a registry in reach? {_first_line(done.stderr)}"
             )
         if not target.exists():
             os.rename(scratch, target)

@@ -65,7 +65,7 @@ class SenderConnection(asyncio.BufferedProtocol):
         self._advancing = self._paused = self._half_closed = self._is_long = False
         self._dropped_bytes = 0
         self._heard_s = self._mark_s = 0.0
-        self._mark_bytes = self._unsent_bytes = 0
+        self._mark_bytes, self._unsent_bytes = -1, 0
         self.arrival = arrival
         self.name = str(Endpoint(*arrival.client))
         self.client = Client(arrival.client[0], "")
