@@ -109,7 +109,7 @@ def test_any_content_is_read_or_refused_in_words(content: bytes) -> None:
         answer = hl7.read_acknowledgement(hl7.reject(content, "no receiver", "20310304050607"))
         assert answer is not None
         assert answer.control_id == header.control_id
-        assert answer.rejected
+        assert answer.code in ("AR", "CR")
     with suppress(hl7.NotHl7Error):
         hl7.read_patients((content,))
 

@@ -46,7 +46,7 @@ def _install(target: Path) -> None:
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=100, check=False)
         if done.returncode != 0:
             pytest.skip(
-                f"the peers from npm are not tested: npm cannot fetch it; is a registry in reach? {_first_line(done.stderr)}"
+                f"the peers from npm are not tested: npm cannot fetch them: {_first_line(done.stderr)}"
             )
         if not target.exists():
             os.rename(scratch, target)

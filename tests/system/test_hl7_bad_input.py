@@ -58,15 +58,6 @@ def test_a_frame_without_a_message(site: Hl7HostileSite, content: bytes) -> None
     failed_since(site, failures, 0)
 
 
-def test_a_message_whose_msh_is_cut_short_is_the_receivers_to_judge(site: Hl7HostileSite) -> None:
-    sender = site.sender()
-    for content in (b"MSH|^~\\&|A", b"MSH|^~\\&|A|B|C|D|2031||ADT^A01\rPID|1||1||" + MARKER.encode() + b"\r"):
-        assert sender.ask(content) == ("AA", "")  # to no control ID there is an answer to none
-        assert arrived(site)[-1] == content
-    sender.close()
-    site.ended(sender)
-
-
 @pytest.mark.parametrize("begin", [START, START + marked("NEVER") + END[:1] + b"x"])
 def test_a_frame_that_never_ends(site: Hl7HostileSite, begin: bytes) -> None:
     sender = site.sender()

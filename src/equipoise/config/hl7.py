@@ -4,7 +4,7 @@ Source: HL7 version 2.5.1, chapter 2.9 (acknowledgements); "Transport Specificat
 """
 
 import re
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
@@ -30,7 +30,6 @@ HexBytes = Annotated[
 class Hl7(Strict):
     """What is particular to an HL7 service, whose messages are balanced one by one."""
 
-    LATER: ClassVar[dict[str, str]] = {}
     key: Annotated[str, *word(HL7_KEYS)] = "connection"
     """What stays together at one receiver while it takes work: the messages of a sender's `connection`; each `message`
     is free to go anywhere; those of a `sender` (MSH-3 and MSH-4); those of a `patient` (PID-3), of which one is under
@@ -38,8 +37,8 @@ class Hl7(Strict):
     hold: DurationOrZero = 3.0
     """How long a message is kept while no receiver takes work.  Senders wait 5 to 30 seconds for their answer."""
     on_no_node: Literal["close", "reject"] = "close"
-    """What a sender gets when `hold` is over: its connection is closed, so that it sends again; or the answer AR (CR in
-    enhanced mode), which says that its message was not taken."""
+    """What a sender gets when `hold` or `queue_wait` is over: its connection is closed, so that it sends again; or the
+    answer AR (CR in enhanced mode), which says that its message was not taken."""
     receivers_deduplicate: bool = False
     """Whether the receivers know a message that they get twice.  Then one that was written and not acknowledged is sent
     to another; else the sender's connection is closed, and it decides."""

@@ -65,6 +65,9 @@ def _by_key(service: Service) -> Iterator[Finding]:
     key, by = service.hl7.key, service.known_by
     if key == "patient" and service.balance is not None:
         yield Finding(("balance",), _KEPT_BY[key])
+    if key in ("message", "sender") and service.balance == "source_hash":
+        said = f"'source_hash' goes by the sender's address, not by its {key}; write round_robin, or `key: connection`"
+        yield Finding(("balance",), said)
     if key in _KEPT_BY and by == "source_ip":  # what else there is cannot be read in HL7 at all
         yield Finding(("persistence", "by"), f"{by!r} {_KEPT_BY[key]}")
 

@@ -38,6 +38,7 @@ _OTHER = "other"
 _CAPITALS = string.ascii_uppercase.encode()
 _NULL = b'""'  # section 2.5.3.3
 _LAST_FIELD = 16
+_FEWEST_FIELDS = 10  # up to MSH-10: they are required, though it may be empty
 _LAST_OF_REJECT = 18
 _MOST_ID_BYTES = 20  # MSH-10
 _MOST_TEXT_BYTES = 80  # MSA-3
@@ -78,16 +79,6 @@ class Acknowledgement(msgspec.Struct, frozen=True, gc=False):
     code: str
     control_id: bytes
 
-    @property
-    def accepted(self) -> bool:
-        """Whether the receiver took the message."""
-        return self.code in ("AA", "CA")
-
-    @property
-    def rejected(self) -> bool:
-        """Whether the receiver did not take it for a reason that may lie with the receiver."""
-        return self.code in ("AR", "CR")
-
 
 def read_header(content: bytes) -> Header:
     """Return what stands in the first line; the first 64 KiB of the message suffice.
@@ -100,9 +91,11 @@ def read_header(content: bytes) -> Header:
     sending = (fields[2] if known > 2 else b"", fields[3] if known > 3 else b"")
     if content.startswith(BATCH_STARTS):
         return Header("batch", b"", sending, b"", b"", True)
+    if known < _FEWEST_FIELDS:
+        raise NotHl7Error("not an HL7 message: MSH is cut short, it ends before its control ID (MSH-10)")
     return Header(
-        _kind(fields[8], fields[1][:1]) if known > 8 else _OTHER,
-        fields[9].strip(b" ") if known > 9 else b"",
+        _kind(fields[8], fields[1][:1]),
+        fields[9].strip(b" "),
         sending,
         _condition(fields[14]) if known > 14 else b"",
         _condition(fields[15]) if known > 15 else b"",

@@ -12,21 +12,19 @@ from dataclasses import dataclass
 import msgspec
 
 from equipoise.base.errors import PeerError
+from equipoise.base.units import format_size
 
 ACK = b"\x06"  # contents of the commit acknowledgement blocks of release 2
 NAK = b"\x15"
 _CHUNK_BYTES = 256 * 1024  # content of a frame that is still coming is frozen in pieces of this size
-_MIB = 1024 * 1024
 
 
 class FrameTooLongError(PeerError):
-    """A peer sent more content in one frame than may be held."""
+    """A peer sent more content in one frame than may be held; what it sent is named by whoever tells of it."""
 
     def __init__(self, max_bytes: int) -> None:
-        size = f"{max_bytes // _MIB} MiB" if max_bytes % _MIB == 0 else f"{max_bytes} bytes"
         super().__init__(
-            f"the message is longer than max_message ({size}); raise hl7.max_message, or find out why the sender "
-            "sends so much"
+            f"is longer than max_message ({format_size(max_bytes)}); raise hl7.max_message, or see why it is that long"
         )
 
 

@@ -1,7 +1,7 @@
 """What a simulated receiver answers to a message: an acknowledgement, or the response to a query.
 
 Any separators are answered in kind.  Leaves out ERR segments and what the message means.
-Source: HL7 version 2.5.1, chapters 2.9 (acknowledgement), 2.14.8 (MSA) and 5.4 (RSP^K22).
+Source: HL7 version 2.5.1, chapters 2.9 (acknowledgement), 2.15.8 (MSA) and 5.4 (RSP^K22).
 """
 
 from equipoise.proto.hl7 import Header

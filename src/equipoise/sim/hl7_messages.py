@@ -2,7 +2,7 @@
 
 Patients are numbered (`SIM^PATIENT-0042`), so nobody can take them for real ones; times begin in 2031.  Leaves out what
 receivers answer (`hl7_answers.py`), and most optional fields.
-Source: HL7 version 2.5.1, chapters 2.14 (MSH, FHS, BHS), 3 (ADT), 4 (orders), 5 (queries), 6 (DFT, BAR), 7 (ORU), 8
+Source: HL7 version 2.5.1, chapters 2.15 (MSH, FHS, BHS), 3 (ADT), 4 (orders), 5 (queries), 6 (DFT, BAR), 7 (ORU), 8
 (MFN), 9 (MDM), 10 (SIU); structures of messages, table 0354.
 """
 

@@ -313,7 +313,12 @@ class AssociationEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hl7Count:
-    """HL7 messages of one type in a sender's connection, by what was answered: see `engines.base.Messages`."""
+    """HL7 messages of one type in a sender's connection, by what was answered.
+
+    `answer` is the receiver's code (AA, AE, AR, CA, CE, CR, or `other`); `answered` for a batch without one;
+    `committed` or `NAK` (release 2); `none` where no answer was waited for; `closed`, `no_node` or `full` where there
+    was none; of senders' own acknowledgements `passed` or `dropped`.  Past 64 types `type` is `other`.
+    """
 
     type: str
     answer: str

@@ -229,3 +229,59 @@ def test_a_place_given_back_twice_is_not_counted_twice() -> None:
     assert one.open == 0
     pick(one)
     assert isinstance(one.pick(CT, (), 0), Full)
+
+
+def test_who_stays_waits_for_its_own_node_where_another_has_room() -> None:
+    one = pool(node("a", limit=1), node("b"), persistence=BY_SOURCE)
+    assert pick(one) == "a"
+    assert one.pick(CT, (), 0, stays=True) == Full("a is at its max_connections", "a")
+    assert pick(one) == "b", "who need not stay goes elsewhere"
+    give_back(one, "a")
+    stays = one.pick(CT, (), 0, stays=True)
+    assert isinstance(stays, Picked)
+    assert stays.node.name == "a"
+
+
+def test_a_policy_that_pins_says_which_node_is_waited_for() -> None:
+    one = pool(node("a", limit=1), node("b", limit=2), balance="source_hash")
+    home = pick(one)
+    while isinstance(outcome := one.pick(CT, (), 0, stays=True), Picked):
+        assert outcome.node.name == home
+    assert isinstance(outcome, Full)
+    assert outcome.node == home
+    other = one.pick(CT, (home,), 0, stays=True)
+    assert isinstance(other, Picked)
+    assert other.node.name != home
+
+
+def test_who_stays_is_not_kept_by_a_node_that_takes_no_work() -> None:
+    one = pool(node("a", limit=1), node("b"), persistence=BY_SOURCE)
+    assert pick(one) == "a"
+    one.set_state("a", is_now("drain"), 0)
+    elsewhere = one.pick(CT, (), 0, stays=True)
+    assert isinstance(elsewhere, Picked)
+    assert elsewhere.node.name == "b"
+
+
+def test_a_place_at_one_node_is_given_waited_for_or_not_to_be_had() -> None:
+    one = pool(node("a", limit=1), node("b"), limit=2)
+    assert one.take("a") == Picked(one.members["a"].node, 0)
+    assert one.take("a") == Full("a is at its max_connections", "a")
+    assert one.take("nobody") is None
+    one.set_state("b", is_now("drain"), 0)
+    assert one.take("b") is None
+    one.set_state("b", is_now("up"), 0)
+    assert isinstance(one.take("b"), Picked)
+    full = one.take("b")
+    assert isinstance(full, Full)
+    assert full.node is None, "any place of the service will do"
+    assert one.open == 2
+
+
+def test_candidates_are_those_that_new_work_is_spread_over() -> None:
+    one = pool(node("a", limit=1), node("b"), node("z", backup=True))
+    pick(one)
+    assert [member.name for member in one.candidates(0)] == ["a", "b"]
+    one.set_state("a", is_now("down"), 0)
+    one.set_state("b", is_now("drain"), 0)
+    assert [member.name for member in one.candidates(0)] == ["z"]

@@ -4,6 +4,7 @@ A message is here from the moment it is whole until its sender has its answer, o
 at by `sweep`, several times a second, rather than by a timer for each message.
 """
 
+from collections import deque
 from typing import Protocol
 
 from equipoise.engines.gateway.hl7.delivery import Delivery, Network
@@ -37,7 +38,8 @@ class Dispatch:
         self._turns = Turns()
         self._spread = Spread()
         self._to_serve: dict[str | None, None] = {}
-        self._serving = False
+        self._ready: deque[Exchange] = deque()  # whose turn it is
+        self._serving = self._beginning = False
         self.delivery = Delivery(host, self, task, pool)
         self._take(task, pool)
 
@@ -55,7 +57,7 @@ class Dispatch:
     @property
     def in_flight(self) -> int:
         """Messages that have a node."""
-        return len(self._live) - len(self._waiting)
+        return sum(exchange.stage not in (Stage.TURN, Stage.NODE) for exchange in self._live)
 
     @property
     def held(self) -> int:
@@ -65,7 +67,7 @@ class Dispatch:
     @property
     def waiting(self) -> int:
         """Messages that wait, for whatever reason."""
-        return len(self._waiting)
+        return sum(exchange.stage in (Stage.TURN, Stage.NODE) for exchange in self._live)
 
     # A message comes
 
@@ -104,7 +106,7 @@ class Dispatch:
         if exchange.stage is Stage.CONFIRMATION:
             self.delivery.unconfirmed(exchange)
         else:
-            self.delivery.give_up(exchange)
+            self.delivery.connections.forget(exchange)
             self.ended(exchange, "closed")
 
     # It gets a node
@@ -132,8 +134,12 @@ class Dispatch:
             if node is not None and (exchange.held or exchange.wanted not in (None, node)):
                 continue
             self._place(exchange, now_s)
-            if exchange in self._waiting and exchange.wanted is None and not exchange.tried and not exchange.held:
-                return  # every node is full, for all others, too
+            if exchange in self._waiting and not self._may_others_go(exchange):
+                return
+
+    def _may_others_go(self, exchange: Exchange) -> bool:
+        """Say whether others may find a node where this one does not: else every node is full."""
+        return self._by_connection or exchange.wanted is not None or bool(exchange.tried) or exchange.held
 
     def _place(self, exchange: Exchange, now_s: float) -> None:
         outcome = self._pick(exchange, now_s)
@@ -141,7 +147,7 @@ class Dispatch:
             self._waiting.pop(exchange, None)
             exchange.picked, exchange.held = outcome, False
             self.delivery.carry(exchange, outcome)
-        elif exchange.rejection is not None:
+        elif exchange.rejection is not None and isinstance(outcome, Nobody):
             self.delivery.answer(exchange, exchange.rejection, exchange.rejection_code)
         else:
             self._wait(exchange, outcome, now_s)
@@ -157,13 +163,14 @@ class Dispatch:
             if taken is not None:
                 return taken
         outcome = self._pool.pick(exchange.client, exchange.tried, now_s)
-        if isinstance(outcome, Picked):
+        if isinstance(outcome, Picked) and not sender.is_gone:
             self._spread.settle(sender, outcome.node.name)
         return outcome
 
     def _wait(self, exchange: Exchange, why: Full | Nobody, now_s: float) -> None:
         """Let a message wait: for room `queue_wait` in all, for a node that takes work `hold` in all."""
         exchange.stage, exchange.held = Stage.NODE, isinstance(why, Nobody)
+        exchange.why = why.reason
         exchange.wanted = why.node if isinstance(why, Full) else None
         if exchange.held:
             exchange.held_until_s = exchange.held_until_s or now_s + self._settings.hold_s
@@ -178,7 +185,7 @@ class Dispatch:
     def next_node(self, exchange: Exchange, node: str) -> None:
         """Take a message back that is to go to another node than this one."""
         exchange.tried += (node,)
-        exchange.stage = Stage.NODE
+        exchange.stage, exchange.committed = Stage.NODE, False
         self._release(exchange)
         if exchange.stage is not Stage.OVER:
             self._place(exchange, self._host.now())
@@ -192,8 +199,8 @@ class Dispatch:
 
     # It ends
 
-    def ended(self, exchange: Exchange, code: str | None) -> None:
-        """Forget a message, and let its sender go on; `code` is what is counted, None where that was done."""
+    def ended(self, exchange: Exchange, code: str) -> None:
+        """Forget a message, and let its sender go on; `code` is what is counted."""
         self._forget(exchange, code)
         exchange.sender.finished(exchange.header.kind, code)
 
@@ -204,12 +211,15 @@ class Dispatch:
 
     def _give_up(self, exchange: Exchange) -> None:
         """End a message that no node has taken in time."""
+        if exchange.rejection is not None:
+            self.delivery.answer(exchange, exchange.rejection, exchange.rejection_code)
+            return
         if exchange.stage is Stage.TURN:
             ended, reason = "full", "it waited too long for earlier messages of the same patient"
         elif exchange.held:
-            ended, reason = "no_node", f"no node took work for {self._settings.hold_s:g} s"
+            ended, reason = "no_node", f"held for {self._settings.hold_s:g} s: {exchange.why}"
         else:
-            ended, reason = "full", f"no node that may take it had room for {self._task.queue_wait_s:g} s"
+            ended, reason = "full", f"waited for {self._task.queue_wait_s:g} s: {exchange.why}"
         frame = self._host.rejection(exchange, reason)
         if frame is None:
             self.close_sender(exchange, ended, f"{exchange.said}: {reason}")
@@ -217,17 +227,29 @@ class Dispatch:
             exchange.sender.answer(frame)
             self.ended(exchange, ended)
 
-    def _forget(self, exchange: Exchange, code: str | None) -> None:
+    def _forget(self, exchange: Exchange, code: str) -> None:
         exchange.stage = Stage.OVER
         self._live.pop(exchange, None)
         self._waiting.pop(exchange, None)
-        if code is not None:
-            self.delivery.counting.ended(exchange.header.kind, code)
+        self.delivery.counting.ended(exchange.header.kind, code)
         self._release(exchange)
-        for ready in self._turns.leave(exchange) if self._turns.is_taken else ():
-            if ready.stage is Stage.TURN:
-                ready.stage = Stage.NODE
-                self._place(ready, self._host.now())
+        if self._turns.is_taken:
+            self._ready.extend(self._turns.leave(exchange))
+            self._begin_ready()
+
+    def _begin_ready(self) -> None:
+        """Go on with messages whose turn it is; one may end at once, and bring the next, which is not nested."""
+        if self._beginning:
+            return
+        self._beginning = True
+        try:
+            while self._ready:
+                exchange = self._ready.popleft()
+                if exchange.stage is Stage.TURN:
+                    exchange.stage = Stage.NODE
+                    self._place(exchange, self._host.now())
+        finally:
+            self._beginning = False
 
     # Time passes
 

@@ -6,7 +6,7 @@ Source: HL7 version 2.5.1, sections 2.9.2 (original mode), 2.9.3 (enhanced mode)
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
@@ -66,8 +66,11 @@ class Sender(Protocol):
     def answer(self, frame: Frame) -> None:
         """Send an answer."""
 
-    def finished(self, kind: str, answer: str | None) -> None:
-        """Hear that the message is done with, so that the next one may come; `answer` is what is counted, if it is."""
+    def finished(self, kind: str, answer: str) -> None:
+        """Hear that the message is done with, so that the next one may come; `answer` is what is counted."""
+
+    def look_again(self) -> None:
+        """Hear that the next message need not wait for this one any more, or that something small may."""
 
     def close(self, ended: str, reason: str) -> None:
         """Close, so that the sender decides what becomes of its message."""
@@ -82,22 +85,27 @@ class Exchange:
         wanted: The node that it waits for; None where any will do.
         since_s: When it was whole.
         deadline_s: When its stage has taken too long.
-        committed: Whether its block was committed (MLLP release 2).
+        committed: Whether its node has committed its block (MLLP release 2).
+        is_commitment_told: Whether its sender was told so, of whichever node.
+        code: What its answer is counted as, while the sender has not committed it.
         rejection: The last answer of a node that rejected it, while others are asked.
         link: The connection that carries it, or that is being opened for it.
         held_until_s: When it is no longer held, from the first time that no node took work; 0 before that.
         room_until_s: When it waits no longer for room, likewise.
+        why: Why it waits.
         offered_s: When it was last offered to all nodes anew.
     """
 
     __slots__ = (
         "client",
+        "code",
         "committed",
         "deadline_s",
         "frame",
         "header",
         "held",
         "held_until_s",
+        "is_commitment_told",
         "link",
         "offered_s",
         "picked",
@@ -109,6 +117,7 @@ class Exchange:
         "stage",
         "tried",
         "wanted",
+        "why",
     )
 
     def __init__(self, sender: Sender, frame: Frame, header: Header, client: Client, now_s: float) -> None:
@@ -123,7 +132,8 @@ class Exchange:
         self.tried: tuple[str, ...] = ()
         self.held = False
         self.wanted: str | None = None
-        self.committed = False
+        self.committed = self.is_commitment_told = False
+        self.code = self.why = ""
         self.rejection: Frame | None = None
         self.rejection_code = ""
         self.link: Link | None = None
@@ -172,9 +182,14 @@ def awaits(header: Header) -> Awaits:
     return Awaits.NOTHING
 
 
-def may_bring_more(header: Header, *, answered: bool) -> bool:
-    """Say whether the receiver may answer again, or for the first time, when this message is awaited no longer."""
-    return header.application in _SOMETIMES or (not answered and header.accept in _SOMETIMES)
+def may_bring_more(header: Header, code: str) -> bool:
+    """Say whether the receiver may answer again, behind this code, or for the first time where that is empty.
+
+    An application acknowledgement is its last word; one that it has committed nothing is, too.
+    """
+    if not code:
+        return header.application in _SOMETIMES or header.accept in _SOMETIMES
+    return code == "CA" and header.application in _SOMETIMES
 
 
 def judge(exchange: Exchange, frame: Frame, release: int) -> Answer | None:
@@ -188,7 +203,11 @@ def judge(exchange: Exchange, frame: Frame, release: int) -> Answer | None:
         return Answer("committed", is_last=awaits(exchange.header) is Awaits.NOTHING)
     acknowledgement = read_acknowledgement(head)
     if exchange.header.is_batch:
-        return Answer(acknowledgement.code if acknowledgement else "answered")
+        return replace(_known(acknowledgement.code), is_rejection=False) if acknowledgement else Answer("answered")
     if acknowledgement is None or acknowledgement.control_id != exchange.header.control_id:
         return None
-    return _ANSWERS.get(acknowledgement.code) or Answer(acknowledgement.code, is_negative=True)
+    return _known(acknowledgement.code)
+
+
+def _known(code: str) -> Answer:
+    return _ANSWERS.get(code) or Answer(code, is_negative=True)

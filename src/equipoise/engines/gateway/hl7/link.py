@@ -38,6 +38,9 @@ class Owner(Protocol):
     def received(self, link: "Link", frame: Frame) -> None:
         """Take a frame from the receiver."""
 
+    def settled(self, link: "Link") -> None:
+        """Hear that it has said several things, and no message is under way."""
+
     def broken(self, link: "Link", why: str, reason: str) -> None:
         """Hear that what the receiver sends can not be read."""
 
@@ -54,6 +57,7 @@ class Link(asyncio.BufferedProtocol):
         exchange: The message that it carries.
         expects: Senders of messages that may be answered once more, by control ID.
         is_open: Whether it can be used.
+        is_speaking: Whether more of what came at once is yet to be handed on.
         made_s: When it began to be opened.
         heard_s: When the last piece of an unfinished answer came.
     """
@@ -74,6 +78,7 @@ class Link(asyncio.BufferedProtocol):
         "expects",
         "heard_s",
         "is_open",
+        "is_speaking",
         "made_s",
         "node",
         "port",
@@ -98,7 +103,7 @@ class Link(asyncio.BufferedProtocol):
         self.used_s = self.heard_s = 0.0
         self.answer_seen_bytes = 0
         self._task: asyncio.Task[None] | None = None
-        self._is_cancelled = False
+        self._is_cancelled = self.is_speaking = False
         self.progress = 0
 
     # What asyncio asks of it
@@ -128,13 +133,14 @@ class Link(asyncio.BufferedProtocol):
         try:
             frames = self._reader.feed(bytes(self._buffer[:nbytes]))
         except FrameTooLongError as error:
-            self._owner.broken(self, "too_long", f"its answer is {error}")
+            self._owner.broken(self, "too_long", f"sent an answer that {error}")
             return
         if self._reader.unfinished:
             self.heard_s = self._now()
-        for frame in frames:
-            if self.is_open:
-                self._owner.received(self, frame)
+        if len(frames) == 1 and not self._reader.unfinished:
+            self._owner.received(self, frames[0])
+        elif frames:
+            self._speak(frames)
 
     def eof_received(self) -> bool:
         """Let the transport close: a receiver that sends no more acknowledges no more."""
@@ -201,7 +207,7 @@ class Link(asyncio.BufferedProtocol):
 
     def is_usable(self) -> bool:
         """Look whether the receiver has closed it, and the event loop has not heard of that yet."""
-        if self._sock is None or not self.is_open:
+        if self._sock is None or not self.is_open or self._reader.unfinished:
             return False
         return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _ESTABLISHED
 
@@ -233,6 +239,16 @@ class Link(asyncio.BufferedProtocol):
         self.is_open = False
         if self._stream is not None:
             self._stream.transport.close()
+
+    def _speak(self, frames: list[Frame]) -> None:
+        """Hand on several frames: the connection is free for another message only behind the last."""
+        self.is_speaking = True
+        for frame in frames:
+            if self.is_open:
+                self._owner.received(self, frame)
+        self.is_speaking = False
+        if self.is_open and self.exchange is None:
+            self._owner.settled(self)
 
     def _drained(self) -> None:
         self._owner.all_sent(self)

@@ -34,11 +34,16 @@ class Links:
             self._all.pop(link.node, None)
         self._unfree(link)
 
-    def take(self, node: str, port: int) -> Link | None:
-        """Return a connection that is free and can be used, the one last used first; close those that cannot."""
-        free = self._free.get((node, port))
-        while free:
-            link = free.pop()
+    def take(self, node: str, port: int, control_id: bytes) -> Link | None:
+        """Return a connection that is free and can be used, the one last used first; close those that cannot.
+
+        One that may still bring an answer to another message of this control ID is of no use.
+        """
+        free = self._free.get((node, port), [])
+        for place in range(len(free) - 1, -1, -1):
+            if control_id in free[place].expects:
+                continue
+            link = free.pop(place)
             if link.is_usable():
                 return link
             link.close()

@@ -14,14 +14,18 @@ from equipoise.engines.gateway.arrival import Arrival
 from equipoise.engines.gateway.hl7.dispatch import SILENCE_S, Dispatch
 from equipoise.engines.gateway.hl7.exchange import Exchange, Stage
 from equipoise.engines.gateway.hl7.large import LARGE_BYTES, Large
-from equipoise.engines.gateway.hl7.stream import READ_BYTES, Stream
+from equipoise.engines.gateway.hl7.stream import READ_BYTES, Sent, Stream
 from equipoise.engines.gateway.side import LINGER_S, MAX_DROPPED_BYTES
 from equipoise.plan.model import Endpoint
 from equipoise.policy.base import Client
 from equipoise.proto.hl7 import Header, read_acknowledgement, read_header
 from equipoise.proto.mllp import ACK, NAK, Frame, FrameReader, FrameTooLongError, Framing
 
-_PROGRESS_BYTES = 16 * 1024  # of an unfinished message within stall_timeout: slower senders hold a place for nothing
+# Of an unfinished message within stall_timeout, and of one that has a place among the long ones, for which others wait.
+_PROGRESS_BYTES, _LONG_PROGRESS_BYTES = 16 * 1024, 1024 * 1024
+_MOST_SKIPPED_BYTES = 64 * 1024  # in no frame: blanks between messages are far fewer
+_FEW_SKIPPED_BYTES = 16
+_MOST_TYPES = 64  # of messages that a connection's end tells of; more are counted together
 
 
 class Host(Protocol):
@@ -62,7 +66,7 @@ class SenderConnection(asyncio.BufferedProtocol):
         self._frames: deque[Frame] = deque()
         self._stream: Stream | None = None
         self._exchange: Exchange | None = None
-        self._advancing = self._paused = self._half_closed = self._is_long = False
+        self._advancing = self._paused = self._half_closed = self._is_long = self._is_behind = False
         self._dropped_bytes = 0
         self._heard_s = self._mark_s = 0.0
         self._mark_bytes, self._unsent_bytes = -1, 0
@@ -109,7 +113,10 @@ class SenderConnection(asyncio.BufferedProtocol):
         try:
             frames = self._reader.feed(bytes(self._buffer[:nbytes]))
         except FrameTooLongError as error:
-            self.close("too_long", str(error))
+            self.close("too_long", f"a message {error}")
+            return
+        if self._reader.skipped > _MOST_SKIPPED_BYTES:
+            self.close("malformed", self._not_framed)
             return
         if frames:
             self._frames.extend(frames)
@@ -133,6 +140,8 @@ class SenderConnection(asyncio.BufferedProtocol):
             self._end("gone", f"the sender left before it had an answer to {self._exchange.said}")
         elif self._reader.unfinished:
             self._end("gone", "the sender left in the middle of a message")
+        elif not self.counts and self._reader.skipped > _FEW_SKIPPED_BYTES:
+            self._end("malformed", self._not_framed)
         else:
             self._end("closed", "closed by the sender")
         self._host.gone(self)
@@ -157,16 +166,17 @@ class SenderConnection(asyncio.BufferedProtocol):
             return
         self.bytes_out += frame.size
         if len(frame.chunks) == 1:
-            stream.send(self._framing.wrap(frame.head))
+            sent = stream.send(self._framing.wrap(frame.head))
         else:
-            stream.send_pieces((self._framing.start, *frame.chunks, self._framing.end))
+            sent = stream.send_pieces((self._framing.start, *frame.chunks, self._framing.end))
+        self._is_behind = sent is Sent.SOME
 
-    def finished(self, kind: str, answer: str | None) -> None:
+    def finished(self, kind: str, answer: str) -> None:
         """Go on to the next message."""
         self._exchange = None
-        if answer is not None:
-            self._count(kind, answer)
+        self._count(kind, answer)
         if self.is_gone:
+            self._leave_large()
             return
         if self._host.is_leaving:
             self.part()
@@ -175,14 +185,20 @@ class SenderConnection(asyncio.BufferedProtocol):
         elif not self._advancing and (self._frames or self._paused or self._is_long):
             self._advance()
 
+    def look_again(self) -> None:
+        """Go on to what waits and need not wait any more."""
+        if self._frames and not self._advancing:
+            self._advance()
+
     def close(self, ended: str, reason: str) -> None:
         """Close: what was answered before still leaves."""
         self._end(ended, reason)
         stream = self._stream
-        if stream is not None and not stream.transport.is_closing():
-            stream.transport.close()
-            if stream.unsent_bytes:
-                asyncio.get_running_loop().call_later(LINGER_S, stream.transport.abort)
+        if stream is None or stream.transport.is_closing():
+            return
+        linger_s = self._host.stall_timeout_s if stream.unsent_bytes else LINGER_S
+        asyncio.get_running_loop().call_later(linger_s, stream.transport.abort)
+        stream.end(stream.transport.close)
 
     # What its service asks of it
 
@@ -197,12 +213,10 @@ class SenderConnection(asyncio.BufferedProtocol):
         self._end("drained", "this gateway drains: the sender is to connect again")
         if stream is None or stream.transport.is_closing():
             return
-        if not stream.is_plain:
-            stream.transport.close()
-        elif stream.transport.can_write_eof():
-            stream.transport.write_eof()
-            self._resume()
-        asyncio.get_running_loop().call_later(LINGER_S, stream.transport.abort)
+        linger_s = self._host.stall_timeout_s if stream.unsent_bytes else LINGER_S
+        asyncio.get_running_loop().call_later(linger_s, stream.transport.abort)
+        stream.end(stream.transport.write_eof if stream.is_plain else stream.transport.close)
+        self._resume()
 
     def read_on(self) -> None:
         """Go on with a long message that had to wait for others."""
@@ -239,7 +253,7 @@ class SenderConnection(asyncio.BufferedProtocol):
         """Say whether a frame can be taken now; it may itself end what is under way."""
         exchange = self._exchange
         if exchange is None:
-            return True
+            return not self._is_behind
         delivery = self._host.dispatch.delivery
         if exchange.stage is Stage.CONFIRMATION:
             if frame.size == 1 and frame.head in (ACK, NAK):
@@ -278,7 +292,7 @@ class SenderConnection(asyncio.BufferedProtocol):
         return True
 
     def _count(self, kind: str, answer: str) -> None:
-        key = (kind, answer)
+        key = (kind, answer) if len(self.counts) < _MOST_TYPES else ("other", answer)
         self.counts[key] = self.counts.get(key, 0) + 1
 
     def _end(self, ended: str, reason: str) -> None:
@@ -291,8 +305,16 @@ class SenderConnection(asyncio.BufferedProtocol):
             self._count(exchange.header.kind, "closed")
         self._frames.clear()
         self._host.ended(self, ended, reason)
-        self._leave_large()
+        if exchange is None or exchange.stage not in (Stage.WRITING, Stage.ANSWER):
+            self._leave_large()  # else its message is still held
         self._host.dispatch.sender_gone(self, exchange)
+
+    @property
+    def _not_framed(self) -> str:
+        return (
+            f"{self._reader.skipped} bytes came in no frame; are frame_start and frame_end the sender's, and is it TLS "
+            "on a plain port?"
+        )
 
     def _drop(self, nbytes: int) -> None:
         self._dropped_bytes += nbytes
@@ -305,7 +327,7 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def _hold_back(self) -> None:
         """Read no more while messages wait, or while too many others are long."""
-        if not self._frames:
+        if not self._frames and self._exchange is None:
             self._is_long = True
             if self._host.large.enter(self):
                 return
@@ -324,7 +346,10 @@ class SenderConnection(asyncio.BufferedProtocol):
             self._stream.transport.resume_reading()
 
     def _answers_left(self) -> None:
+        """Go on: the sender has taken its answers."""
         self._unsent_bytes = 0
+        self._is_behind = False
+        self.look_again()
 
     def _look_at_answers(self, stream: Stream, now_s: float) -> None:
         unsent_bytes = stream.unsent_bytes
@@ -336,11 +361,14 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def _look_at_message(self, now_s: float) -> None:
         """End a connection that leaves its message unfinished; one that we hold back is not to blame."""
-        if not self._reader.unfinished or self._paused or self.is_gone or self._unsent_bytes:
+        waits = self._paused and self._is_long and self._exchange is None
+        if not self._reader.unfinished or (self._paused and not waits) or self.is_gone or self._unsent_bytes:
             self._mark_bytes = -1
         elif self._mark_bytes < 0:
             self._mark_s, self._mark_bytes = now_s, self.bytes_in
         elif now_s - self._mark_s >= self._host.stall_timeout_s:
-            if self.bytes_in - self._mark_bytes < _PROGRESS_BYTES:
+            if waits:
+                self.close("full", f"a long message waited {self._host.stall_timeout_s:g} s for other long ones")
+            elif self.bytes_in - self._mark_bytes < (_LONG_PROGRESS_BYTES if self._is_long else _PROGRESS_BYTES):
                 self.close("stalled", f"left a message unfinished for {self._host.stall_timeout_s:g} s")
             self._mark_s, self._mark_bytes = now_s, self.bytes_in

@@ -23,7 +23,7 @@ from equipoise.engines.gateway.service import Service, Surroundings
 from equipoise.plan.states import NodeState
 from equipoise.policy.catalogue import policies
 from equipoise.proto.hl7 import reject
-from equipoise.proto.mllp import Frame, FrameReader, Framing
+from equipoise.proto.mllp import NAK, Frame, FrameReader, Framing
 from equipoise.state.events import Hl7Count, ReceiverFailed, SenderEnded
 
 _SWEEP_S = 0.1  # how exact time limits are
@@ -76,10 +76,10 @@ class Hl7Service(Service):
         super().configure(task, states, security, doors)
         self.is_leaving = False
         if _called(before) != _called(task) or secured is not security.to_nodes:
-            self.dispatch.delivery.outdate()
+            self.dispatch.delivery.connections.outdate()
         self._prepare(task)
         self.dispatch.configure(task, self.pool)
-        self.dispatch.delivery.close_free()
+        self.dispatch.delivery.connections.close_free()
 
     def leave(self) -> None:
         """Accept no more; every sender's connection is closed between two messages, so that it connects again."""
@@ -87,12 +87,12 @@ class Hl7Service(Service):
         self.is_leaving = True
         for sender in [sender for sender in self._senders if not sender.is_busy]:
             sender.part()
-        self.dispatch.delivery.leave()
+        self.dispatch.delivery.connections.leave()
 
     def set_state(self, node: str, state: NodeState) -> None:
         """Take a node in or out, now."""
         if self.pool.set_state(node, state, self.now()):
-            self.dispatch.delivery.close_free()
+            self.dispatch.delivery.connections.close_free()
             self.dispatch.serve()
 
     def abort_all(self, reason: str) -> None:
@@ -108,7 +108,7 @@ class Hl7Service(Service):
 
     def observe(self) -> ServiceCounters:
         """Return the counters; a node's connections are those that are open to it."""
-        links = self.dispatch.delivery.links
+        links = self.dispatch.delivery.connections.links
         return ServiceCounters(
             clients=len(self._senders),
             waiting=self.dispatch.waiting,
@@ -182,6 +182,8 @@ class Hl7Service(Service):
             return None
         if awaits(exchange.header) is not Awaits.ANSWER:
             return None
+        if self.task.hl7.mllp_release == 2:
+            return Frame((NAK,), len(NAK))
         at = datetime.datetime.fromtimestamp(self._clock.wall(), datetime.UTC).strftime("%Y%m%d%H%M%S+0000")
         content = reject(exchange.frame.head, reason, at)
         return Frame((content,), len(content))
@@ -210,9 +212,9 @@ class Hl7Service(Service):
         try:
             await self._caller.call(picked.node, arrival, link)
         except CallError as error:
-            self.dispatch.delivery.not_opened(link, str(error), ours=error.ours)
+            self.dispatch.delivery.connections.not_opened(link, str(error), ours=error.ours)
             return
-        self.dispatch.delivery.opened(link)
+        self.dispatch.delivery.connections.opened(link)
 
     def _tell_end(self, client: str, ended: str, reason: str, sender: SenderConnection | None = None) -> None:
         counts = sender.counts.items() if sender is not None else ()
@@ -240,7 +242,7 @@ class Hl7Service(Service):
     def _sweep(self) -> None:
         """Look at what takes too long; nobody looks while there is neither a sender nor a connection."""
         self._sweeping = False
-        if self._senders or self.dispatch.delivery.links or self.dispatch.in_flight:
+        if self._senders or self.dispatch.delivery.connections.links or self.dispatch.in_flight:
             self._sweep_soon()
         now_s = self.now()
         self.dispatch.sweep()

@@ -29,13 +29,14 @@ class Stream:
         drained: Called when all that waited has left.
     """
 
-    __slots__ = ("_descriptor", "_drained", "_left_bytes", "_pieces", "_secured", "transport")
+    __slots__ = ("_descriptor", "_drained", "_finish", "_left_bytes", "_pieces", "_secured", "transport")
 
     def __init__(self, transport: asyncio.BaseTransport, drained: Callable[[], None]) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of asyncio's
         self._drained = drained
         self._pieces: deque[bytes] = deque()
         self._left_bytes = 0
+        self._finish: Callable[[], None] | None = None
         self._descriptor: int = self.transport.get_extra_info("socket").fileno()
         self._secured = self.transport.get_extra_info("ssl_object") is not None
         # To hear when a peer that is behind has caught up; with 0 uvloop's TLS holds back without need.
@@ -88,7 +89,17 @@ class Stream:
         """Hear that the peer has taken what was handed over: the transport's `resume_writing`."""
         if self._pieces and self._pump() is not Sent.ALL:
             return
+        if self._finish is not None and not self._pieces:
+            finish, self._finish = self._finish, None
+            finish()
         self._drained()
+
+    def end(self, finish: Callable[[], None]) -> None:
+        """Call `finish` when the transport has all that was to be sent."""
+        if self._pieces:
+            self._finish = finish
+        else:
+            finish()
 
     def _keep(self, piece: bytes) -> None:
         self._pieces.append(piece)
