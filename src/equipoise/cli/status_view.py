@@ -31,7 +31,6 @@ _NOT_A_CODE = {  # of HL7: what stands in the place of an acknowledgement's code
     "answered": "answered without a code",
     "committed": "committed",
     "none": "that asked for no answer",
-    "unconfirmed": "answered, the sender did not commit that",
     "no_node": "rejected, for no receiver took work",
     "full": "rejected, for receivers were full",
     "closed": "not answered (the sender's connection was closed)",

@@ -85,13 +85,13 @@ class Host(Protocol):
         """Take back the place of a connection that comes to nothing."""
 
     def not_taken(self, ended: str, reason: str, client: str = "unknown") -> None:
-        """Tell of a client that no association is made for."""
+        """Tell of a client that is not let in."""
 
     def agree(self, entrance: "Entrance", handshake: Handshake) -> asyncio.Task[None]:
         """Run the entrance's `secure`."""
 
     def accepted(self, entrance: "Entrance", arrival: Arrival) -> Guest:
-        """Return the association for this client; it takes over the place."""
+        """Return what this client becomes; it takes over the place."""
 
 
 class Entrance(asyncio.BufferedProtocol):

@@ -40,7 +40,7 @@ class Host(Protocol):
         """Return what a client becomes that is let in."""
 
     def not_taken(self, ended: str, reason: str, client: str = "unknown") -> None:
-        """Tell of a client that no association is made for."""
+        """Tell of a client that is not let in."""
 
     def came_to_nothing(self) -> None:
         """Hear that a connection that had a place is gone without an association."""

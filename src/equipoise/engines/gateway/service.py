@@ -87,7 +87,7 @@ class Service(ABC):
         self, task: ServiceTask, states: Mapping[str, NodeState], security: Security, doors: Mapping[str, ServiceTask]
     ) -> None:
         """Take a new task; what is open goes on.  `doors` are the tasks that its routes may lead to."""
-        if _pooled(self.task) != _pooled(task):
+        if self.pooled(self.task) != self.pooled(task):
             old, self.pool = self.pool, self.new_pool(task)
             self.pool.inherit(old, self.now())
         self._take(task, states, security)
@@ -137,6 +137,10 @@ class Service(ABC):
         kind = policies()[task.balance]
         return Pool(kind, task.persistence, task.max_connections, task.slow_start_s, task.passive_health)
 
+    def pooled(self, task: ServiceTask) -> tuple[object, ...]:
+        """Return what a pool is made by: where it changes, another one takes over."""
+        return task.balance, task.persistence, task.max_connections, task.slow_start_s, task.passive_health
+
     def node_counters(self, name: str) -> NodeCounters:
         """Return what this gateway counted at one node."""
         counters = self.pool.members[name].counters
@@ -164,7 +168,3 @@ class Service(ABC):
         self._reception.configure(task, security.to_clients)
         self._caller = Caller(task, security.to_nodes)
         self.pool.configure(task.nodes, states, self.now())
-
-
-def _pooled(task: ServiceTask) -> tuple[object, ...]:
-    return task.balance, task.persistence, task.max_connections, task.slow_start_s, task.passive_health, task.hl7.key

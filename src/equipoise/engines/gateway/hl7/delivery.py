@@ -326,7 +326,7 @@ class Delivery:
             link.progress = link.unsent_bytes
             exchange.deadline_s = now_s + self._settings.stall_timeout_s
         else:
-            self.broken(link, "stalled", f"took nothing of it for {self._settings.stall_timeout_s:g} s")
+            self.broken(link, "stalled", f"took nothing of {exchange.said} for {self._settings.stall_timeout_s:g} s")
 
     def _answer_too_late(self, exchange: Exchange, link: Link, now_s: float) -> None:
         if link.answer_bytes >= link.answer_seen_bytes + _PROGRESS_BYTES:
@@ -335,7 +335,8 @@ class Delivery:
         elif self._may_end_without(exchange):
             self._await_no_longer(exchange)
         else:
-            self.broken(link, "timeout", f"did not acknowledge within {self._settings.ack_timeout_s:g} s")
+            said = "did not go on with its long answer" if link.answer_seen_bytes else "did not acknowledge in time"
+            self.broken(link, "timeout", f"{said} (ack_timeout {self._settings.ack_timeout_s:g} s)")
 
 
 def _is_commitment(frame: Frame) -> bool:

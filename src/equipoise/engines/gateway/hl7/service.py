@@ -203,6 +203,10 @@ class Hl7Service(Service):
             persistence = replace(persistence, by="calling_ae")  # of MSH-3 and MSH-4, which stand where that does
         return Pool(policies()[balance], persistence, task.max_connections, task.slow_start_s, task.passive_health)
 
+    def pooled(self, task: ServiceTask) -> tuple[object, ...]:
+        """Return what a pool is made by; the key says what its clients are."""
+        return *super().pooled(task), task.hl7.key
+
     def _prepare(self, task: ServiceTask) -> None:
         self._framing = Framing.of(task.hl7.frame_start, task.hl7.frame_end)
         # Behind proxies allow_from says who they are; the reception looks at that.
