@@ -45,9 +45,7 @@ def _install(target: Path) -> None:
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=100, check=False)
         if done.returncode != 0:
-            pytest.skip(
-                f"the peers from npm are not tested: npm cannot fetch them: {_first_line(done.stderr)}"
-            )
+            pytest.skip(f"the peers from npm are not tested: npm cannot fetch them: {_first_line(done.stderr)}")
         if not target.exists():
             os.rename(scratch, target)
             os.mkdir(scratch)  # for the temporary directory to remove
