@@ -213,7 +213,7 @@ def test_a_receiver_that_takes_no_message_has_stalled() -> None:
         sender.send(message("0", NEVER), grown("1", 20 * MIB))
         assert await sender.frame() is None
         ended = await running.one_ended()
-        assert (ended.ended, "took nothing of it for 1 s" in ended.reason) == ("unacknowledged", True)
+        assert (ended.ended, "took nothing of ADT^A01 1 for 1 s" in ended.reason) == ("unacknowledged", True)
         assert running.service.dispatch.delivery.counting.receivers_closed == {"stalled": 1}
         sender.close()
 
@@ -434,5 +434,46 @@ def test_tls_and_a_kept_connection_that_its_receiver_has_closed(tls: dict[str, A
             await eventually(lambda: not running.service.dispatch.delivery.connections.links)
         assert len(receiver.wires) == 3
         sender.close()
+
+    play(scene)
+
+
+def test_acknowledgements_by_a_connection_of_their_own_are_messages() -> None:
+    async def scene(running: Running) -> None:
+        receiver = Receiver(silent)
+        sender = await dial(await running.serve(receiver))
+        for number in range(3):
+            sender.send(acknowledgement(f"A{number}"))
+        await eventually(lambda: len(receiver.taken) == 3)
+        assert receiver.taken == [acknowledgement(f"A{number}") for number in range(3)]
+        await eventually(lambda: not running.service.dispatch.in_flight, "none is awaited")
+        sender.close()
+
+    play(scene)
+
+
+def test_a_receiver_that_forgets_the_last_cr_and_closes_has_answered() -> None:
+    async def forgets(wire: Wire, content: bytes) -> None:
+        wire.writer.write(b"\x0b" + acknowledgement("1") + b"\x1c")
+        wire.writer.close()
+
+    async def scene(running: Running) -> None:
+        receiver = Receiver(forgets)
+        sender = await dial(await running.serve(receiver))
+        sender.send(message("1"))
+        assert await sender.frame() == acknowledgement("1")
+        sender.close()
+
+    play(scene)
+
+
+def test_who_was_entering_when_the_service_leaves_is_let_go() -> None:
+    async def scene(running: Running) -> None:
+        receiver = Receiver()
+        port = await running.serve(receiver)
+        running.service.is_leaving = True
+        sender = await dial(port)
+        assert await sender.frame() is None
+        assert (await running.one_ended()).ended == "drained"
 
     play(scene)

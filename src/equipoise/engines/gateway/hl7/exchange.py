@@ -175,11 +175,18 @@ _ANSWERS = {  # table 0008
 
 def awaits(header: Header) -> Awaits:
     """Say whether a message gets an answer: table 0155, AL always, NE never, ER and SU only sometimes."""
-    if header.accept == b"AL" or header.accept == header.application == b"":
-        return Awaits.ANSWER  # so it is for a batch, which has neither
+    if header.accept == b"AL":
+        return Awaits.ANSWER
+    if header.accept == header.application == b"":  # so it is for a batch, which has neither
+        return Awaits.NOTHING if _acknowledges(header) else Awaits.ANSWER
     if header.application == b"AL":
         return Awaits.PERHAPS
     return Awaits.NOTHING
+
+
+def _acknowledges(header: Header) -> bool:
+    """Say whether a message is itself an acknowledgement, sent by a connection of its own: most get no answer."""
+    return header.kind.startswith("ACK")
 
 
 def may_bring_more(header: Header, code: str) -> bool:
@@ -188,7 +195,7 @@ def may_bring_more(header: Header, code: str) -> bool:
     An application acknowledgement is its last word; one that it has committed nothing is, too.
     """
     if not code:
-        return header.application in _SOMETIMES or header.accept in _SOMETIMES
+        return header.application in _SOMETIMES or header.accept in _SOMETIMES or _acknowledges(header)
     return code == "CA" and header.application in _SOMETIMES
 
 

@@ -144,11 +144,15 @@ class Link(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Let the transport close: a receiver that sends no more acknowledges no more."""
+        if self.is_open and self.may_have_answered:
+            self.finish_answer()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell that the connection is gone."""
         self.is_open = False
+        if self._stream is not None:
+            self._stream.drop()
         if self._sock is not None:
             self._sock.detach()
             self._sock = None
@@ -207,9 +211,15 @@ class Link(asyncio.BufferedProtocol):
 
     def is_usable(self) -> bool:
         """Look whether the receiver has closed it, and the event loop has not heard of that yet."""
-        if self._sock is None or not self.is_open or self._reader.unfinished:
+        stream, sock = self._stream, self._sock
+        if stream is None or sock is None or not self.is_open or self._reader.unfinished:
             return False
-        return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _ESTABLISHED
+        if stream.transport.is_closing():
+            return False
+        try:
+            return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _ESTABLISHED
+        except OSError:  # within TLS the descriptor is closed a moment before we hear of it
+            return False
 
     def expect(self, control_id: bytes, sender: Sender) -> None:
         """Remember that a message may be answered once more."""

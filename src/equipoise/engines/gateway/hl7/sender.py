@@ -93,6 +93,8 @@ class SenderConnection(asyncio.BufferedProtocol):
         """Start: the connection stands."""
         if self._refusal is not None:
             self.close("refused", self._refusal)
+        elif self._host.is_leaving:
+            self.part()  # it was entering when the gateway began to drain
 
     # What asyncio asks of it
 
@@ -136,6 +138,8 @@ class SenderConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell that the sender has left."""
+        if self._stream is not None:
+            self._stream.drop()
         if self._exchange is not None:
             self._end("gone", f"the sender left before it had an answer to {self._exchange.said}")
         elif self._reader.unfinished:
@@ -272,7 +276,7 @@ class SenderConnection(asyncio.BufferedProtocol):
         try:
             header = read_header(frame.head)
             self.said = header.sending
-            if (self.owes or header.kind.startswith("ACK")) and self._acknowledges(frame, header):
+            if self.owes and self._acknowledges(frame, header):
                 return
             exchange = self._host.dispatch.begin(self, frame, header)
         except PeerError as error:
@@ -281,7 +285,11 @@ class SenderConnection(asyncio.BufferedProtocol):
         self._exchange = None if exchange.stage is Stage.OVER else exchange
 
     def _acknowledges(self, frame: Frame, header: Header) -> bool:
-        """Pass on what a sender says to a later answer; say whether this was that, rather than a message."""
+        """Pass on what a sender says to a later answer; say whether this was that, rather than a message.
+
+        While such an answer is remembered, an acknowledgement of another is dropped; else it is a message: the service
+        carries what receivers of the other direction send by connections of their own.
+        """
         acknowledgement = read_acknowledgement(frame.head)
         pass_on = self.owes.pop(acknowledgement.control_id, None) if acknowledgement else None
         if pass_on is not None:

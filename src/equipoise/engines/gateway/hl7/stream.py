@@ -101,6 +101,11 @@ class Stream:
         else:
             finish()
 
+    def drop(self) -> None:
+        """Forget what has not left: the connection is gone."""
+        self._pieces.clear()
+        self._left_bytes = 0
+
     def _keep(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self._left_bytes += len(piece)
@@ -114,8 +119,7 @@ class Stream:
         most_left_bytes = self._left_bytes - _WRITE_BYTES
         while self._pieces:
             if self.transport.is_closing():
-                self._pieces.clear()
-                self._left_bytes = 0
+                self.drop()
                 return Sent.SOME
             piece = self._pieces.popleft()
             self._left_bytes -= len(piece)
