@@ -477,3 +477,28 @@ def test_who_was_entering_when_the_service_leaves_is_let_go() -> None:
         assert (await running.one_ended()).ended == "drained"
 
     play(scene)
+
+
+def test_line_ends_between_messages_add_up_to_nothing() -> None:
+    async def scene(running: Running) -> None:
+        sender = await dial(await running.serve(Receiver()))
+        for number in range(20):
+            sender.writer.write(b"\r\n" * 2048)
+            sender.send(message(f"{number}"))
+            assert await sender.frame() == acknowledgement(f"{number}")
+        sender.close()
+        assert (await running.one_ended()).ended == "closed"
+
+    play(scene)
+
+
+def test_bytes_in_no_frame_end_a_connection() -> None:
+    async def scene(running: Running) -> None:
+        sender = await dial(await running.serve(Receiver()))
+        sender.writer.write(b"GET / HTTP/1.1\r\n" * 6000)
+        assert await sender.frame() is None
+        ended = await running.one_ended()
+        assert (ended.ended, "bytes came in no frame" in ended.reason) == ("malformed", True)
+        sender.close()
+
+    play(scene)

@@ -23,7 +23,7 @@ from equipoise.proto.mllp import ACK, NAK, Frame, FrameReader, FrameTooLongError
 
 # Of an unfinished message within stall_timeout, and of one that has a place among the long ones, for which others wait.
 _PROGRESS_BYTES, _LONG_PROGRESS_BYTES = 16 * 1024, 1024 * 1024
-_MOST_SKIPPED_BYTES = 64 * 1024  # in no frame: blanks between messages are far fewer
+_MOST_SKIPPED_BYTES = 64 * 1024  # in no frame, in a row: blanks between two messages are far fewer
 _FEW_SKIPPED_BYTES = 16
 _MOST_TYPES = 64  # of messages that a connection's end tells of; more are counted together
 
@@ -67,7 +67,7 @@ class SenderConnection(asyncio.BufferedProtocol):
         self._stream: Stream | None = None
         self._exchange: Exchange | None = None
         self._advancing = self._paused = self._half_closed = self._is_long = self._is_behind = False
-        self._dropped_bytes = 0
+        self._dropped_bytes = self._framed_at = 0
         self._heard_s = self._mark_s = 0.0
         self._mark_bytes, self._unsent_bytes = -1, 0
         self.arrival = arrival
@@ -117,12 +117,15 @@ class SenderConnection(asyncio.BufferedProtocol):
         except FrameTooLongError as error:
             self.close("too_long", f"a message {error}")
             return
-        if self._reader.skipped > _MOST_SKIPPED_BYTES:
-            self.close("malformed", self._not_framed)
-            return
         if frames:
+            self._framed_at = (
+                self._reader.skipped
+            )  # interfaces live for days, and many send a line end behind each message
             self._frames.extend(frames)
             self._advance()
+        elif self._skipped_bytes > _MOST_SKIPPED_BYTES:
+            self.close("malformed", self._not_framed)
+            return
         if self._reader.unfinished:
             self._heard_s = self._host.now()
             self._host.watch(self)
@@ -144,7 +147,7 @@ class SenderConnection(asyncio.BufferedProtocol):
             self._end("gone", f"the sender left before it had an answer to {self._exchange.said}")
         elif self._reader.unfinished:
             self._end("gone", "the sender left in the middle of a message")
-        elif not self.counts and self._reader.skipped > _FEW_SKIPPED_BYTES:
+        elif not self.counts and self._skipped_bytes > _FEW_SKIPPED_BYTES:
             self._end("malformed", self._not_framed)
         else:
             self._end("closed", "closed by the sender")
@@ -318,9 +321,14 @@ class SenderConnection(asyncio.BufferedProtocol):
         self._host.dispatch.sender_gone(self, exchange)
 
     @property
+    def _skipped_bytes(self) -> int:
+        """Bytes in no frame since the last one."""
+        return self._reader.skipped - self._framed_at
+
+    @property
     def _not_framed(self) -> str:
         return (
-            f"{self._reader.skipped} bytes came in no frame; are frame_start and frame_end the sender's, and is it TLS "
+            f"{self._skipped_bytes} bytes came in no frame; are frame_start and frame_end the sender's, and is it TLS "
             "on a plain port?"
         )
 
@@ -330,7 +338,11 @@ class SenderConnection(asyncio.BufferedProtocol):
             self._stream.transport.abort()
 
     def _finish_frame(self) -> None:
-        self._frames.append(self._reader.finish())
+        try:
+            self._frames.append(self._reader.finish())
+        except FrameTooLongError as error:
+            self.close("too_long", f"a message {error}")
+            return
         self._advance()
 
     def _hold_back(self) -> None:
