@@ -111,9 +111,11 @@ def test_a_node_is_killed_another_drained_and_nothing_that_was_acknowledged_is_l
     assert outcome.messages is not None
     tally, audit = outcome.messages.tally, outcome.messages.audit
     assert tally.acknowledged == len(audit.unharmed) > 50
-    assert tally.sent - tally.acknowledged <= 1, "none but what was under way at the end is left"
+    senders = 5
+    assert tally.sent - tally.acknowledged <= senders, "none but what was under way at the end is left"
     assert len(audit.by_receiver) > 1
-    assert sum(phase.messages or 0 for phase in outcome.phases) == tally.acknowledged
+    in_phases = sum(phase.messages or 0 for phase in outcome.phases)
+    assert tally.acknowledged - 2 * senders <= in_phases <= tally.acknowledged, "a few come behind the last phase"
 
 
 def test_what_is_lost_is_told_and_so_is_a_story_that_was_cut_short(site: Site) -> None:
