@@ -143,8 +143,7 @@ class Exchange:
     @property
     def said(self) -> str:
         """What it is called in reasons: its type and control ID, which name no patient."""
-        shown = "".join(each if each.isprintable() else "?" for each in self.header.control_id[:40].decode("latin-1"))
-        return f"{self.header.kind} {shown}".rstrip()
+        return f"{self.header.kind} {printable(self.header.control_id, 40)}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +170,11 @@ _ANSWERS = {  # table 0008
     "AR": Answer("AR", is_rejection=True, is_negative=True),
     "CR": Answer("CR", is_rejection=True, is_negative=True),
 }
+
+
+def printable(field: bytes, most: int) -> str:
+    """Return the first `most` bytes of what a peer wrote, fit to be shown."""
+    return "".join(each if each.isprintable() else "?" for each in field[:most].decode("latin-1"))
 
 
 def awaits(header: Header) -> Awaits:

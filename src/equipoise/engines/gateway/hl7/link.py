@@ -19,7 +19,6 @@ from equipoise.proto.mllp import Frame, FrameReader, FrameTooLongError, Framing
 
 _MOST_EXPECTED = 256  # later answers that one connection may still bring
 _ESTABLISHED = b"\x01"  # tcpi_state, the first byte of linux/tcp.h's tcp_info
-_PIECES_BYTES = 256 * 1024  # more than this is not copied into the transport at once
 
 
 class Host(Protocol):
@@ -200,14 +199,12 @@ class Link(asyncio.BufferedProtocol):
             return Sent.NOTHING
         self.answer_seen_bytes = 0
         self.counters.bytes_in += frame.size
-        if frame.size <= _PIECES_BYTES:
-            return stream.send(self._framing.wrap(frame.content))
-        return stream.send_pieces((self._framing.start, *frame.chunks, self._framing.end))
+        return stream.send_frame(self._framing, frame)
 
     def send_aside(self, frame: Frame) -> None:
         """Send something small that belongs to an earlier message."""
         if self._stream is not None and self.is_open:
-            self._stream.send(self._framing.wrap(frame.content))
+            self._stream.send_frame(self._framing, frame)
 
     def is_usable(self) -> bool:
         """Look whether the receiver has closed it, and the event loop has not heard of that yet."""

@@ -172,11 +172,7 @@ class SenderConnection(asyncio.BufferedProtocol):
         if stream is None or self.is_gone:
             return
         self.bytes_out += frame.size
-        if len(frame.chunks) == 1:
-            sent = stream.send(self._framing.wrap(frame.head))
-        else:
-            sent = stream.send_pieces((self._framing.start, *frame.chunks, self._framing.end))
-        self._is_behind = sent is Sent.SOME
+        self._is_behind = stream.send_frame(self._framing, frame) is Sent.SOME
 
     def finished(self, kind: str, answer: str) -> None:
         """Go on to the next message."""

@@ -11,7 +11,7 @@ from equipoise.engines.gateway.arrival import Arrival
 from equipoise.engines.gateway.calling import CallError
 from equipoise.engines.gateway.conditions import is_within, networks_of
 from equipoise.engines.gateway.hl7.dispatch import Dispatch
-from equipoise.engines.gateway.hl7.exchange import Awaits, Exchange, awaits
+from equipoise.engines.gateway.hl7.exchange import Awaits, Exchange, awaits, printable
 from equipoise.engines.gateway.hl7.large import Large
 from equipoise.engines.gateway.hl7.link import Link
 from equipoise.engines.gateway.hl7.sender import SenderConnection
@@ -265,7 +265,4 @@ def _called(task: ServiceTask) -> tuple[object, ...]:
 
 def _shown(sending: tuple[bytes, bytes]) -> str:
     """Return what a sender calls itself, fit to be shown: MSH-3 at MSH-4."""
-    application, facility = (
-        "".join(each if each.isprintable() else "?" for each in name[:60].decode("latin-1")) for name in sending
-    )
-    return " at ".join(filter(None, (application, facility)))
+    return " at ".join(filter(None, (printable(name, 60) for name in sending)))

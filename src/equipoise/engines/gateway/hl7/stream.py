@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import cast
 
+from equipoise.proto.mllp import Frame, Framing
+
 READ_BYTES = 64 * 1024  # a read: a loop turn may make 32 of one connection, and others wait for it
 _WRITE_BYTES = 2 * 1024 * 1024  # written in one loop turn, likewise
 
@@ -76,6 +78,12 @@ class Stream:
         if sent == len(data):
             return Sent.ALL
         return self._hand_over(data[sent:])
+
+    def send_frame(self, framing: Framing, frame: Frame) -> Sent:
+        """Send a frame behind what waits; a long one is not copied to be put between its start and end."""
+        if len(frame.chunks) == 1:
+            return self.send(framing.wrap(frame.head))
+        return self.send_pieces((framing.start, *frame.chunks, framing.end))
 
     def send_pieces(self, pieces: Iterable[bytes]) -> Sent:
         """Send what is too much to be copied into the transport at once."""
