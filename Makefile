@@ -7,8 +7,10 @@
 #   make check     format, lint, types, import contracts, unit, property, playbook and golden tests, docs; under two minutes
 #   make system    whole processes, with real peers
 #   make fault     of these the fault run alone: everything that can fail does, and nothing acknowledged is lost
+#   make lab       a hospital's network in namespaces, with layer 4 in the middle of it, to try by hand (needs root)
+#   make pair-lab  the same with two machines for a pair, on which nothing runs yet: docs/tutorial/pair.md
 #   make soak      an hour of HL7 while everything fails at random, and nothing is lost; SOAK_FOR=600 for ten minutes
-#   make bench     throughput and memory beside HAProxy, TLS, overhead, studies, the web, HL7 (needs root); writes bench/results
+#   make bench     throughput and memory beside HAProxy, TLS, overhead, studies, the web, HL7, layer 4, a pair (needs root); writes bench/results
 #   make fuzz      property tests with ever new examples, until stopped
 #   make golden    write the expected output of the golden tests anew: read that diff
 #   make docs      write what is generated in docs/reference
@@ -32,8 +34,11 @@ PYTEST := env --default-signal=INT $(BIN)/python -m pytest
 DEMO_FOR ?= 30s
 SOAK_FOR ?= 3600
 # chromium is 113 MB to fetch and the largest by far; the browser's test is skipped where it is not.
-TEST_PACKAGES := chromium curl dcmtk haproxy iproute2 libnss3-tools odil orthanc orthanc-dicomweb
-BENCH_PACKAGES := gcc libc6-dev libssl-dev openssl haproxy dcmtk iproute2 nginx-light nghttp2-client
+TEST_PACKAGES := chromium conntrack conntrackd curl dcmtk faketime haproxy iproute2 iputils-arping keepalived \
+	libnss3-tools nftables nginx-light odil orthanc orthanc-dicomweb procps tcpdump
+LAB_PACKAGES := conntrackd curl dcmtk haproxy iproute2 keepalived nftables nginx-light procps tcpdump
+BENCH_PACKAGES := conntrack curl gcc libc6-dev libssl-dev openssl haproxy dcmtk iproute2 keepalived libnginx-mod-stream \
+	nftables nginx-light nghttp2-client procps tcpdump
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
@@ -42,7 +47,7 @@ export PIP_ROOT_USER_ACTION := ignore
 $(shell { grep -qsxF "$(CURDIR)" $(RUN) && $(BIN)/python -c ''; } 2>/dev/null || rm -f $(RUN) $(DEV))
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check system fault soak bench fuzz golden docs peers clean test-packages bench-packages
+.PHONY: demo test check system fault lab pair-lab soak bench fuzz golden docs peers clean test-packages bench-packages lab-packages
 
 demo: $(RUN)
 	$(BIN)/equipoise demo --for $(DEMO_FOR)
@@ -57,24 +62,33 @@ check: $(DEV) test-packages
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	# Those of HAProxy mostly wait for it: beside the others they cost no time.
-	$(PYTEST) tests/unit/engines/haproxy >.pytest-haproxy.log 2>&1 & haproxy=$$!; \
-	$(PYTEST) tests/unit tests/property tests/playbook tests/golden tests/arch --ignore tests/unit/engines/haproxy; \
-	others=$$?; wait $$haproxy; haproxy=$$?; cat .pytest-haproxy.log; rm -f .pytest-haproxy.log; \
-	[ $$others -eq 0 ] && [ $$haproxy -eq 0 ]
+	$(PYTEST) -n 2 --dist loadfile tests/unit tests/property tests/playbook tests/golden tests/arch
 	$(BIN)/python -m tools.reference --check
 
-# The INFINITT site has a network of its own, and mostly waits, and so does the soak: they run beside the others.
+# Two halves beside each other, and the soak, which mostly waits.  The one has what brings a network of its own, and some
+# that start a whole site, so that both take equally long.
+BESIDE := tests/system/test_infinitt.py $(wildcard tests/system/test_layer4_*.py) $(wildcard tests/system/test_pair_*.py) \
+	tests/system/test_addresses.py tests/system/test_doctor_layer4.py tests/system/test_keepalived.py \
+	tests/system/test_prepare_node.py tests/system/test_demo_template.py tests/system/test_templates_run.py \
+	tests/system/test_tutorial.py tests/system/test_tutorial_infinitt.py
+SOAK := tests/system/test_hl7_soak.py
+
 system: $(DEV) test-packages
-	$(PYTEST) tests/system/test_infinitt.py >.pytest-infinitt.log 2>&1 & infinitt=$$!; \
-	$(PYTEST) -s tests/system/test_hl7_soak.py >.pytest-soak.log 2>&1 & soak=$$!; \
-	$(PYTEST) tests/system --ignore tests/system/test_infinitt.py --ignore tests/system/test_hl7_soak.py; \
-	others=$$?; wait $$infinitt; infinitt=$$?; wait $$soak; soak=$$?; \
-	cat .pytest-infinitt.log .pytest-soak.log; rm -f .pytest-infinitt.log .pytest-soak.log; \
-	[ $$others -eq 0 ] && [ $$infinitt -eq 0 ] && [ $$soak -eq 0 ]
+	$(PYTEST) $(BESIDE) >.pytest-beside.log 2>&1 & beside=$$!; \
+	$(PYTEST) -s $(SOAK) >.pytest-soak.log 2>&1 & soak=$$!; \
+	$(PYTEST) tests/system $(addprefix --ignore ,$(BESIDE) $(SOAK)); \
+	others=$$?; wait $$beside; beside=$$?; wait $$soak; soak=$$?; \
+	cat .pytest-beside.log .pytest-soak.log; rm -f .pytest-beside.log .pytest-soak.log; \
+	[ $$others -eq 0 ] && [ $$beside -eq 0 ] && [ $$soak -eq 0 ]
 
 fault: $(DEV) test-packages
 	$(PYTEST) tests/system/test_fault_run.py
+
+lab: $(DEV) lab-packages
+	$(BIN)/python -m tests.lab
+
+pair-lab: $(DEV) lab-packages
+	$(BIN)/python -m tests.lab --pair
 
 soak: $(DEV) test-packages
 	SOAK_FOR=$(SOAK_FOR) $(PYTEST) -s tests/system/test_hl7_soak.py
@@ -88,6 +102,8 @@ bench: $(DEV) bench-packages
 	$(BIN)/python -m bench.web
 	$(BIN)/python -m bench.toggles
 	$(BIN)/python -m bench.hl7
+	$(BIN)/python -m bench.layer4
+	$(BIN)/python -m bench.pair
 
 fuzz: $(DEV)
 	while $(PYTEST) -p tools.fuzz --timeout 0 tests/property; do :; done
@@ -122,3 +138,6 @@ test-packages:
 
 bench-packages:
 	@tools/debian_packages.sh $(BENCH_PACKAGES)
+
+lab-packages:
+	@tools/debian_packages.sh $(LAB_PACKAGES)

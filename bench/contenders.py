@@ -5,10 +5,8 @@ A new one is a function that returns a Contender, and a line in `CONTENDERS`.
 
 import contextlib
 import os
-import random
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ from typing import TypeAlias
 
 from bench import processes
 from bench.programs import HERE, BenchError, find_program, run_load
+from equipoise.sim.ports import free_port
 
 STOCK, TUNED, GATEWAY, DIRECT = "haproxy-stock", "haproxy-tuned", "equipoise", "direct"
 _START_LIMIT_S, _STOP_LIMIT_S = 40, 15
@@ -29,23 +28,12 @@ _ASK_EVERY_S = 0.2
 Ready: TypeAlias = Callable[[], str]  # what is wrong with a program that has been started; nothing once it serves
 
 
-def free_port(chance: random.Random) -> int:
-    """Return a port below the ephemeral range: no outgoing connection takes it meanwhile.  Raises: BenchError."""
-    for _ in range(100):
-        port = chance.randrange(15000, 30000)
-        with contextlib.suppress(OSError), socket.socket() as trial:
-            trial.bind(("127.0.0.1", port))
-            return port
-    raise BenchError("no free port between 15000 and 30000 on 127.0.0.1")
-
-
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a contender is given: its directory, the nodes' ports and a source of free ports."""
+    """What a contender is given: its directory and the nodes' ports."""
 
     directory: Path
     nodes: Sequence[int]
-    chance: random.Random
 
     def fill(self, template: Path, name: str, port: int, places: Mapping[str, str]) -> Path:
         """Write a configuration into the directory, and return where it is."""
@@ -119,6 +107,7 @@ def start(
             stderr=output,
             cwd=site.directory,
             env={**os.environ, **(environment or {}), **dict([own])},
+            start_new_session=True,  # Ctrl-C is for the benchmark, which ends what it started
         )
     return Program(process, "=".join(mark or own), log)
 
@@ -165,7 +154,7 @@ def launch(name: str, program: Program, port: int, options: Mapping[str, str], r
 
 def haproxy(name: str, template: str, site: Site, options: Mapping[str, str] | None = None) -> Contender:
     """Start HAProxy in mode tcp with one of our configurations.  Raises: BenchError."""
-    port = free_port(site.chance)
+    port = free_port()
     config = site.fill(HERE / "haproxy" / template, name, port, {})
     return launch(name, start(name, haproxy_command(config), site), port, options or {})
 
@@ -183,20 +172,25 @@ def equipoise(
     places: Mapping[str, str] | None = None,
 ) -> Contender:
     """Start Equipoise as a user does, in directories of its own.  Raises: BenchError."""
-    port = free_port(site.chance)
+    port = free_port()
     config = site.fill(HERE / template, name, port, places or {})
     mark = ("EQUIPOISE_RUNTIME_DIR", str(runtime_directory(site, name)))
     return launch(name, start_equipoise(name, config, site, mark), port, options or {})
 
 
-def start_equipoise(name: str, config: Path, site: Site, mark: tuple[str, str]) -> Program:
-    """Start Equipoise; `mark` is what its engines have of its environment."""
-    environment = {
+def start_equipoise(name: str, config: Path, site: Site, mark: tuple[str, str], prefix: Sequence[str] = ()) -> Program:
+    """Start Equipoise; `mark` is what its engines have of its environment, `prefix` is what starts it elsewhere."""
+    command = [*prefix, sys.executable, "-m", "equipoise", "run", str(config)]
+    return start(name, command, site, equipoise_environment(name, site), mark)
+
+
+def equipoise_environment(name: str, site: Site) -> dict[str, str]:
+    """Return what sets one Equipoise apart from others on this machine."""
+    return {
         "EQUIPOISE_RUNTIME_DIR": str(runtime_directory(site, name)),
         "EQUIPOISE_STATE_DIR": str(site.directory / f"{name}-state"),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE.parent / "src"), os.environ.get("PYTHONPATH")])),
     }
-    return start(name, [sys.executable, "-m", "equipoise", "run", str(config)], site, environment, mark)
 
 
 def runtime_directory(site: Site, name: str = GATEWAY) -> Path:
@@ -206,7 +200,7 @@ def runtime_directory(site: Site, name: str = GATEWAY) -> Path:
 
 def another(name: str, command: str, site: Site, options: Mapping[str, str] | None = None) -> Contender:
     """Start any relay: `command` has the places {port}, {node_a} and {node_b}.  Raises: BenchError."""
-    port = free_port(site.chance)
+    port = free_port()
     filled = command.format(port=port, node_a=site.nodes[0], node_b=site.nodes[-1])
     return launch(name, start(name, shlex.split(filled), site), port, options or {})
 

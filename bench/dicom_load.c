@@ -9,17 +9,17 @@
  *     dicom_load idle      --port P [--associations N] [--contexts 128]   hold them until a line on standard input
  *     dicom_load reject    --port P [--rate R] [--seconds S]              R a second, each must be answered with A-ASSOCIATE-RJ
  *
- * Also: --address A, --called T, --calling T, --max-length BYTES (announced, and the longest P-DATA sent), --patience S,
- * --tls CA.pem (TLS 1.3; the peer's certificate is signed by this), --source A (send from this address).
+ * Also: --address A[,B...] (in turn), --called T, --calling T, --max-length BYTES (announced, and the longest P-DATA
+ * sent), --patience S, --tls CA.pem (TLS 1.3; the peer's certificate is signed by this), --source A (send from this address).
  * The result is one line of JSON.  Time in `store` runs from the first object, with all associations open, to the last response;
  * only objects that were answered with success count.
  * Source: DICOM PS3.8 section 9.3 and annex E; PS3.7 sections 9.3.1 (C-STORE) and 9.3.5 (C-ECHO).
  */
 #define _GNU_SOURCE
+#include "addresses.h"
 #include "dicom_tls.h"
 #include "dicom_wire.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -272,9 +272,8 @@ static void send_echo(struct association *a) {
 }
 
 static void open_association(struct association *a) {
-    struct sockaddr_in node = {.sin_family = AF_INET, .sin_port = htons(wish.port)};
+    struct sockaddr_in node = {.sin_family = AF_INET, .sin_port = htons(wish.port), .sin_addr = next_address()};
     int on = 1;
-    inet_pton(AF_INET, wish.address, &node.sin_addr);
     a->in_used = a->command_used = a->message_id = 0;
     a->started_ns = now_ns();
     a->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -594,7 +593,7 @@ static bool read_options(int argc, char **argv) {
         case 'w': wish.patience_s = atof(optarg); break;
         default: return false;
     }
-    return wish.port > 0 && wish.associations > 0 && wish.contexts >= 2 && wish.contexts <= 128 && wish.max_length >= 4096
+    return read_addresses(wish.address) && wish.port > 0 && wish.associations > 0 && wish.contexts >= 2 && wish.contexts <= 128 && wish.max_length >= 4096
            && wish.object_bytes >= 1024 && wish.object_bytes < 0xFFFFFF00u && wish.rate > 0;
 }
 
@@ -602,7 +601,7 @@ int main(int argc, char **argv) {
     static double (*const run[])(void) = {run_store, run_cycles, run_cycles, run_idle, run_reject};
     if (!read_options(argc, argv)) {
         fprintf(stderr, "dicom_load store|associate|echo|idle|reject --port P ...: dicom_load.c lists the options.\n"
-                        "2 to 128 contexts, a maximum length from 4096, objects from 1024 bytes to 4 GiB\n");
+                        "IPv4 addresses, 2 to 128 contexts, a maximum length from 4096, objects from 1024 bytes to 4 GiB\n");
         return 2;
     }
     if (wish.tls && !tls_prepare(wish.tls)) {

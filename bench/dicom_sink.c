@@ -3,14 +3,16 @@
  * One thread, epoll, no allocation per message.  It counts what is whole, and checks what a relay could spoil: lengths,
  * contexts, flags, commands.  What it did not expect is a protocol error: counted, answered with A-ABORT.
  *
- *     dicom_sink [--listeners N] [--max-length BYTES] [--max-associate BYTES]
+ *     dicom_sink [--listeners N] [--max-length BYTES] [--max-associate BYTES] [--address A] [--port P]
  *
+ * Without --port each listener takes a free one, else P, P + 1 and so on; without --address they are of loopback.
  * It prints {"ports": [...]}, then its counters for each line on standard input, and ends with that input.
  * Source: DICOM PS3.8 section 9.3 and annex E; PS3.7 sections 9.3.1 (C-STORE) and 9.3.5 (C-ECHO).
  */
 #define _GNU_SOURCE
 #include "dicom_wire.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/in.h>
@@ -274,11 +276,13 @@ static void on_listener(int listener) {
     if (errno != EAGAIN && errno != ECONNABORTED) fail("accept");
 }
 
-static int listen_anywhere(uint16_t *port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+static int start_listening(const char *host, uint16_t *port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(*port)};
     socklen_t size = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (void *)&address, size) < 0 || listen(fd, 4096) < 0) fail("listen");
+    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || inet_pton(AF_INET, host, &address.sin_addr) != 1) fail("--address");
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0) fail("setsockopt");
+    if (bind(fd, (void *)&address, size) < 0 || listen(fd, 4096) < 0) fail("listen");
     if (getsockname(fd, (void *)&address, &size) < 0) fail("getsockname");
     *port = ntohs(address.sin_port);
     return fd;
@@ -295,12 +299,16 @@ static void print_counters(void) {
 int main(int argc, char **argv) {
     static const struct option options[] = {
         {"listeners", required_argument, 0, 'l'}, {"max-length", required_argument, 0, 'm'},
-        {"max-associate", required_argument, 0, 'a'}, {0}};
-    int listeners = 1, option, listener[16];
+        {"max-associate", required_argument, 0, 'a'}, {"address", required_argument, 0, 'h'},
+        {"port", required_argument, 0, 'p'}, {0}};
+    const char *host = "127.0.0.1";
+    int listeners = 1, first_port = 0, option, listener[16];
     while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
         if (option == 'l') listeners = atoi(optarg);
         else if (option == 'm') max_length = atoi(optarg);
         else if (option == 'a') max_associate = atoi(optarg);
+        else if (option == 'h') host = optarg;
+        else if (option == 'p') first_port = atoi(optarg);
         else return 2;
     }
     if (listeners < 1 || listeners > 16 || max_associate > BODY_ROOM) {
@@ -313,8 +321,8 @@ int main(int argc, char **argv) {
     watch(STDIN_FILENO, EPOLLIN, EPOLL_CTL_ADD);
     printf("{\"ports\": [");
     for (int i = 0; i < listeners; i++) {
-        uint16_t port;
-        listener[i] = listen_anywhere(&port);
+        uint16_t port = first_port ? first_port + i : 0;
+        listener[i] = start_listening(host, &port);
         watch(listener[i], EPOLLIN, EPOLL_CTL_ADD);
         printf("%s%d", i ? ", " : "", port);
     }

@@ -144,7 +144,7 @@ def measure_speed(options: argparse.Namespace, effort: Effort, errors: list[str]
     with _directory() as (directory, stack):
         receivers = Receivers([0, 0])
         stack.callback(receivers.kill)
-        site = Site(directory, receivers.ports, random.Random(options.seed))
+        site = Site(directory, receivers.ports)
         pools = dict.fromkeys((STOCK, LEASTCONN, GATEWAY, BY_MESSAGE, BY_PATIENT), receivers.ports)
         running: list[Contender] = []
         if DIRECT in options.contenders:
@@ -179,7 +179,7 @@ def measure_tls(options: argparse.Namespace, effort: Effort, errors: list[str]) 
         cert = certificate(directory)
         receivers = Receivers([0, 0], tls=str(directory / "both.pem"))
         stack.callback(receivers.kill)
-        site = Site(directory, receivers.ports, random.Random(options.seed))
+        site = Site(directory, receivers.ports)
         own = {"tls": str(cert)}
         running: list[Contender] = []
         if DIRECT in options.contenders:
@@ -195,12 +195,12 @@ def measure_tls(options: argparse.Namespace, effort: Effort, errors: list[str]) 
 def measure_return(options: argparse.Namespace, effort: Effort, errors: list[str]) -> Rows:
     """Return what is delivered after serial receivers were lost and came back.  Raises: BenchError."""
     with _directory() as (directory, stack):
-        chance, pools = random.Random(options.seed), {}
+        pools = {}
         for name in (STOCK, LEASTCONN, GATEWAY, BY_MESSAGE, AT_ONCE):
-            pools[name] = SerialPool(chance)
+            pools[name] = SerialPool()
             stack.callback(pools[name].stop)
         ports = {name: pool.ports for name, pool in pools.items()}
-        site = Site(directory, ports[STOCK], chance)
+        site = Site(directory, ports[STOCK])
         running: list[Contender] = []
         if GATEWAY in options.contenders:
             running += _keep(stack, equipoise(site, ports, AT_ONCE))

@@ -14,7 +14,6 @@ from bench.contenders import (
     Contender,
     Program,
     Site,
-    free_port,
     haproxy_command,
     launch,
     runtime_directory,
@@ -23,6 +22,7 @@ from bench.contenders import (
 )
 from bench.hl7_load import Hl7Load, send
 from bench.programs import HERE, BenchError
+from equipoise.sim.ports import free_port
 
 LEASTCONN = "haproxy-leastconn"
 BY_MESSAGE, BY_PATIENT, AT_ONCE = (
@@ -71,7 +71,7 @@ def direct(port: int, options: Mapping[str, str] | None = None) -> list[Contende
 
 def haproxy(site: Site, pools: Pools) -> list[Contender]:
     """Start HAProxy, with a pool for each way to pick a server.  Raises: BenchError."""
-    ports = {name: free_port(site.chance) for name in (STOCK, LEASTCONN)}
+    ports = {name: free_port() for name in (STOCK, LEASTCONN)}
     places = {
         "leastconn_port": str(ports[LEASTCONN]),
         "servers": _servers(pools[STOCK]),
@@ -88,7 +88,7 @@ def _servers(ports: Sequence[int]) -> str:
 def equipoise(site: Site, pools: Pools, third: str) -> list[Contender]:
     """Start Equipoise as a user does, with a service for each key.  Raises: BenchError."""
     names = (GATEWAY, BY_MESSAGE, third)
-    ports = {name: free_port(site.chance) for name in names}
+    ports = {name: free_port() for name in names}
     places = {"message_port": str(ports[BY_MESSAGE]), "third_port": str(ports[third]), **_THIRD[third]}
     for place, name in zip(("nodes", "message_nodes", "third_nodes"), names, strict=True):
         places[place] = _nodes(pools[name])
@@ -103,14 +103,14 @@ def _nodes(ports: Sequence[int]) -> str:
 
 def haproxy_tls(site: Site, options: Mapping[str, str]) -> list[Contender]:
     """Start HAProxy with TLS both ways.  Raises: BenchError."""
-    port = free_port(site.chance)
+    port = free_port()
     config = site.fill(HERE / "haproxy" / "hl7_tls.cfg", STOCK, port, {})
     return _ways(STOCK, start(STOCK, haproxy_command(config), site), {STOCK: port}, options)
 
 
 def equipoise_tls(site: Site, options: Mapping[str, str]) -> list[Contender]:
     """Start Equipoise with TLS both ways.  Raises: BenchError."""
-    port = free_port(site.chance)
+    port = free_port()
     config = site.fill(HERE / "sites" / "hl7_tls.yaml", GATEWAY, port, {})
     mark = ("EQUIPOISE_RUNTIME_DIR", str(runtime_directory(site)))
     return _ways(GATEWAY, start_equipoise(GATEWAY, config, site, mark), {GATEWAY: port}, options)

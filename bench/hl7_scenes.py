@@ -4,7 +4,6 @@ Leaves out what is compared, and which targets there are.
 Source: proc(5), /proc/PID/status (VmHWM) and /proc/PID/clear_refs.
 """
 
-import random
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import processes
-from bench.contenders import Contender, free_port
+from bench.contenders import Contender
 from bench.hl7_load import Hl7Load, Sending, Sent, send
 from bench.hl7_receivers import Receivers
+from equipoise.sim.ports import free_port
 
 MODERATE = Hl7Load("10 senders of 100 messages a second", 10, 1_000, rate=100)
 LARGE = Hl7Load("100 MB", 1, 100_000_000)
@@ -85,13 +85,10 @@ def large_messages(contenders: Sequence[Contender], rounds: int, seconds: float,
 
 
 class SerialPool:
-    """Four receivers that work off one message at a time, each a process; all but the first can be killed.
+    """Four receivers that work off one message at a time, each a process; all but the first can be killed."""
 
-    Their ports are below the ephemeral range: nobody's outgoing connection has them when they are to return.
-    """
-
-    def __init__(self, chance: random.Random) -> None:
-        self.ports = [free_port(chance) for _ in range(SERIAL_RECEIVERS)]
+    def __init__(self) -> None:
+        self.ports = [free_port() for _ in range(SERIAL_RECEIVERS)]
         self._running = [Receivers([port], delay_ms=SERIAL_MS) for port in self.ports]
 
     def lose_three(self) -> None:

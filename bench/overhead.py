@@ -133,7 +133,7 @@ def page(measured: dict[str, Any]) -> str:
 def measure(options: argparse.Namespace) -> Measured:
     """Measure everything.  Raises: BenchError."""
     effort = QUICK if options.quick else FULL
-    with started(CONTENDERS, options.seed) as (sink, running):
+    with started(CONTENDERS) as (sink, running):
         run = Run(effort, sink, running)
         warm_up(running)
         loads = {load: pairs(run, load) for load in LOADS}

@@ -4,7 +4,6 @@ Both are tried against DCMTK: the generator against storescp; the sink against e
 files of pydicom.  Leaves out any relay and any speed.
 """
 
-import random
 import subprocess
 import sys
 import tempfile
@@ -14,8 +13,8 @@ from contextlib import contextmanager
 
 from pydicom.data import get_testdata_file
 
-from bench.contenders import free_port
 from bench.programs import BenchError, Sink, find_program, run_load
+from equipoise.sim.ports import free_port
 
 DEBIAN = "/usr/bin"  # a venv may hold other programs of the same names
 FILES = ("CT_small.dcm", "MR_small.dcm", "rtplan.dcm")
@@ -46,7 +45,7 @@ def try_generator() -> int:
     """Send objects of many lengths to storescp, and return how many it took.  Raises: BenchError."""
     sizes = (1024, 16_378, 16_380, 32_756, 32_758, 520_000, 26_000_000)  # around the edges of the fragments
     stored = 0
-    with tempfile.TemporaryDirectory() as directory, storescp(port := free_port(random.Random()), directory):
+    with tempfile.TemporaryDirectory() as directory, storescp(port := free_port(), directory):
         for size in sizes:
             for max_length in (4096, 16_384, 131_072):
                 options = {"object_bytes": size, "max_length": max_length, "seconds": 0.2}

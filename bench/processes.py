@@ -36,6 +36,18 @@ def cpu_s(pids: Iterable[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def is_running(pid: int) -> bool:
+    """Say whether any thread of a process has work to do, whether or not a core is free for it."""
+    return any((task / "stat").read_text().rpartition(")")[2].split()[0] in "RD" for task in _tasks(pid))
+
+
+def _tasks(pid: int) -> list[Path]:
+    try:
+        return list((_PROC / str(pid) / "task").iterdir())
+    except OSError:
+        return []
+
+
 def memory(pids: Iterable[int]) -> Memory:
     """Return the resident memory of these processes.  Raises: OSError."""
     sums = {"Rss:": 0, "Pss:": 0}

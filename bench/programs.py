@@ -6,14 +6,14 @@ Leaves out what they do: `dicom_load.c` and `dicom_sink.c` say that.
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 BUILD = HERE / "build"
-HEADERS = ("dicom_wire.h", "dicom_tls.h", "hl7_tls.h")
+HEADERS = ("addresses.h", "dicom_wire.h", "dicom_tls.h", "hl7_tls.h")
 LIBRARIES = dict.fromkeys(("dicom_load", "hl7_load", "hl7_receiver"), ("-lssl", "-lcrypto"))
 
 
@@ -121,11 +121,12 @@ class BackgroundLoad:
 
 
 class Sink:
-    """The nodes: one process, a port for each."""
+    """The nodes: one process, a port for each; `options` are more of its own, `prefix` is what starts it elsewhere."""
 
-    def __init__(self, listeners: int) -> None:
-        command = [str(build("dicom_sink")), "--listeners", str(listeners)]
+    def __init__(self, listeners: int, *options: str, prefix: Sequence[str] = ()) -> None:
+        command = [*prefix, str(build("dicom_sink")), "--listeners", str(listeners), *options]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self._process.pid
         self.ports: list[int] = self._read()["ports"]
 
     def _read(self) -> dict[str, Any]:

@@ -224,13 +224,13 @@ def say(what: str, rows: Sequence[dict[str, Any]], load: str, key: str, unit: st
 
 
 @contextmanager
-def started(starts: Mapping[str, Callable[[Site], Contender]], seed: int) -> Iterator[tuple[Sink, list[Contender]]]:
+def started(starts: Mapping[str, Callable[[Site], Contender]]) -> Iterator[tuple[Sink, list[Contender]]]:
     """Start the nodes and the contenders, and end them whatever happens.  Raises: BenchError."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eqb-", dir="/tmp")))
         sink = Sink(listeners=2)
         stack.callback(sink.stop)
-        site = Site(directory, sink.ports, random.Random(seed))
+        site = Site(directory, sink.ports)
         running = []
         for name, start in starts.items():
             running.append(start(site))
@@ -279,7 +279,7 @@ def measure(options: argparse.Namespace) -> Measured:
     """Measure everything.  Raises: BenchError."""
     effort: Effort = QUICK if options.quick else FULL
     loads = random.Random(options.seed).sample(LOADS, len(LOADS))
-    with started(wanted(options), options.seed) as (sink, running):
+    with started(wanted(options)) as (sink, running):
         run = Run(effort, sink, running)
         warm_up(running)
         measured: Measured = {"throughput": throughput(run, loads)}

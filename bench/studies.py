@@ -143,9 +143,9 @@ def busy_s() -> float:
     return (sum(fields) - fields[3] - fields[4]) / 100  # without idle and iowait
 
 
-def start_all(directory: Path, nodes: Sequence[SlowNode], stack: ExitStack, seed: int) -> list[Contender]:
+def start_all(directory: Path, nodes: Sequence[SlowNode], stack: ExitStack) -> list[Contender]:
     """Start Equipoise once for each way to pick.  Raises: BenchError."""
-    site = Site(directory, [0], random.Random(seed))
+    site = Site(directory, [0])
     addresses = {node.name.replace("-", "_"): node.address for node in nodes}
     running = []
     for name, (balance, by) in POLICIES.items():
@@ -239,7 +239,7 @@ def measure(options: argparse.Namespace) -> Measured:
         found = [
             {"mb_per_s": node.mb_per_s, "measured_mb_per_s": round(node.measure_mb_per_s(seconds=2))} for node in nodes
         ]
-        run = Run(nodes, start_all(directory, nodes, stack, options.seed))
+        run = Run(nodes, start_all(directory, nodes, stack))
         rows = repetitions(run, effort, options.seed)
     return {
         "errors": run.errors,

@@ -93,7 +93,7 @@ def measure(options: argparse.Namespace) -> Measured:
     for other in options.also:
         name, _, command = other.partition("=")
         starts[name] = partial(another, name, command)
-    with started(starts, options.seed) as (sink, running):
+    with started(starts) as (sink, running):
         run = Run(effort, sink, running)
         warm_up(running)
         rows = throughput(run, random.Random(options.seed).sample(LOADS, len(LOADS)))

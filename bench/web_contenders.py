@@ -20,7 +20,6 @@ from bench.contenders import (
     Program,
     Site,
     await_serving,
-    free_port,
     haproxy_command,
     launch,
     runtime_directory,
@@ -30,6 +29,7 @@ from bench.contenders import (
 from bench.programs import HERE, BenchError, find_program
 from bench.tls import certificate
 from bench.web_load import WebLoad, ask
+from equipoise.sim.ports import free_port
 
 NGINX = "nginx"
 SIZES: Mapping[str, int] = {"1kB": 1_000, "20kB": 20_000, "0.5MB": 500_000, "30MB": 30_000_000}
@@ -59,7 +59,7 @@ def direct(site: Site) -> Contender:
 def _configured(name: str, template: str, site: Site, places: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
     """Return the configuration as it was written, and the ports."""
     certificate(site.directory)
-    ports = {"port": str(free_port(site.chance)), "tls_port": str(free_port(site.chance))}
+    ports = {"port": str(free_port()), "tls_port": str(free_port())}
     config = site.fill(HERE / template, name, int(ports["port"]), {"tls_port": ports["tls_port"], **places})
     return config, ports
 
@@ -78,10 +78,10 @@ def _user() -> str:
 def nginx(site: Site) -> Contender:
     """Start nginx as an administrator writes it.  Raises: BenchError."""
     config, ports = _configured(NGINX, "nginx/web.conf", site, {"user": _user()})
-    return _serving(NGINX, start(NGINX, _nginx_command(config), site), ports)
+    return _serving(NGINX, start(NGINX, nginx_command(config), site), ports)
 
 
-def _nginx_command(config: Path) -> list[str]:
+def nginx_command(config: Path) -> list[str]:
     """Return the command line of an nginx that says on standard error what goes wrong.  Raises: BenchError."""
     return [find_program("nginx", "nginx-light"), "-e", "stderr", "-p", str(config.parent), "-c", str(config)]
 
@@ -108,9 +108,9 @@ def nodes(directory: Path, chance: random.Random, log: str = "off") -> tuple[Sit
     objects.mkdir()
     for name, size in SIZES.items():
         (objects / name).write_bytes(chance.randbytes(size))
-    site = Site(directory, [free_port(chance), free_port(chance)], chance)
+    site = Site(directory, [free_port(), free_port()])
     config = site.fill(HERE / "nginx" / "nodes.conf", "nodes", 0, {"user": _user(), "log": log})
-    program = start("nodes", _nginx_command(config), site, _KEEPS_MEMORY)
+    program = start("nodes", nginx_command(config), site, _KEEPS_MEMORY)
     await_serving("nodes", program, partial(_silent, site.nodes))
     return site, program
 

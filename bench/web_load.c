@@ -8,7 +8,7 @@
  *              [--requests-per-connection R]
  *
  * --body-bytes: POST that many; --expect-bytes: each answer has that many; --requests-per-connection: open anew after so
- * many (0: never); also --address A, --patience S (for any one answer).
+ * many (0: never); also --address A[,B...] (in turn), --patience S (for any one answer).
  * SIGTERM ends it as the end of its time does.  The result is one line of JSON.  Time runs from the first request, with all connections open, to the last answer: after
  * --seconds no request starts, and those that are open go on to their end, so that only what is whole counts.
  * A kept connection that is closed before a byte of the answer came counts as an error, too (`stale` says how many):
@@ -17,7 +17,8 @@
  * Source: RFC 9112, sections 4, 6.3 and 9.3.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include "addresses.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/in.h>
@@ -220,8 +221,7 @@ static void read_more(struct connection *one) {
 /* ---- connections ---- */
 
 static void open_connection(struct connection *one) {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)wish.port)};
-    inet_pton(AF_INET, wish.address, &to.sin_addr);
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)wish.port), .sin_addr = next_address()};
     int yes = 1;
     one->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (one->fd < 0) fail("socket");
@@ -354,8 +354,8 @@ static void read_wishes(int count, char **words) {
         case 'r': wish.requests_per_connection = (unsigned)atoi(optarg); break;
         default: exit(2);
         }
-    if (wish.port <= 0 || wish.connections <= 0 || wish.seconds <= 0 || strlen(wish.path) > 512) {
-        fprintf(stderr, "web_load: --port, --connections and --seconds are above 0, --path at most 512 bytes\n");
+    if (!read_addresses(wish.address) || wish.port <= 0 || wish.connections <= 0 || wish.seconds <= 0 || strlen(wish.path) > 512) {
+        fprintf(stderr, "web_load: --address is of IPv4, --port, --connections and --seconds are above 0, --path at most 512 bytes\n");
         exit(2);
     }
 }

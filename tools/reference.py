@@ -18,13 +18,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import typer.main
 
-from equipoise.__main__ import serve_api
+from equipoise.__main__ import Servers
 from equipoise.app.wiring import catalogue
 from equipoise.base.paths import replace_file
 from equipoise.cli.main import build
 from equipoise.config.schema import reference_files
 from equipoise.policy.catalogue import policies
-from equipoise.state import events
+from equipoise.state import cluster_events, events, network_events
 from equipoise.templates.model import Template
 from equipoise.templates.reader import Templates
 
@@ -81,6 +81,9 @@ of kind `events.missed` with a `count`; the journal has what it missed.
 """
 
 
+_EVENT_MODULES = (events, network_events, cluster_events)
+
+
 def _events_page() -> str:
     kinds = sorted(_event_classes(), key=lambda event: event.kind)
     parts = [_EVENTS_INTRODUCTION, *(f"- [`{event.kind}`](#{_anchor(event.kind)})" for event in kinds), ""]
@@ -89,21 +92,30 @@ def _events_page() -> str:
     parts += ["## Parts of events\n"]
     for part in sorted(_part_classes(), key=lambda part: part.__name__):
         parts += [f"### {part.__name__}\n", inspect.getdoc(part) or "", "", *_fields(part), ""]
-    return _generated("Events", "src/equipoise/state/events.py", "\n".join(parts).rstrip())
+    files = "` and `".join(f"src/{module.__name__.replace('.', '/')}.py" for module in _EVENT_MODULES)
+    return _generated("Events", files, "\n".join(parts).rstrip())
 
 
 def _event_classes() -> Iterator[type[events.Event]]:
     """Yield every kind of event; what several share, a class without a `kind`, is none."""
-    for value in vars(events).values():
-        if inspect.isclass(value) and issubclass(value, events.Event) and hasattr(value, "kind"):
+    for value in _classes():
+        if issubclass(value, events.Event) and hasattr(value, "kind"):
             yield value
 
 
 def _part_classes() -> Iterator[type]:
     """Yield what stands within events, such as the messages of an association."""
-    for value in vars(events).values():
-        if inspect.isclass(value) and is_dataclass(value) and not issubclass(value, events.Event):
+    for value in _classes():
+        if is_dataclass(value) and not issubclass(value, events.Event):
             yield value
+
+
+def _classes() -> Iterator[type]:
+    """Yield each class where it is written, not where it is imported."""
+    for module in _EVENT_MODULES:
+        for value in vars(module).values():
+            if inspect.isclass(value) and value.__module__ == module.__name__:
+                yield value
 
 
 def _fields(event: type) -> list[str]:
@@ -130,7 +142,7 @@ something is down, a probe failed, a plan has changes. Errors are lines on stand
 
 
 def _commands_page() -> str:
-    command_line = typer.main.get_command(build(serve_api))
+    command_line = typer.main.get_command(build(Servers()))
     parts = [_COMMANDS_INTRODUCTION]
     for path, command in sorted(_commands(command_line, "equipoise"), key=lambda found: found[0]):
         parts += _command(path, command)

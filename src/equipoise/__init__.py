@@ -1,3 +1,3 @@
 """Equipoise: a load balancer for medical imaging."""
 
-__version__ = "0.4.0"
+__version__ = "0.6.0"

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from equipoise.base.units import format_duration, format_size
-from equipoise.config import hl7, models, web
+from equipoise.config import cluster, dicom, hl7, models, web
 from equipoise.config.base import CheckParams
 from tests.arch.repository import PACKAGE, ROOT
 
@@ -17,8 +17,9 @@ PAGE = ROOT / "docs" / "explanation" / "limits-and-timers.md"
 MODELS: dict[str, type[BaseModel]] = {
     "": models.Site,
     "gateway.": models.Gateway,
+    "cluster.": cluster.Cluster,
     "services.NAME.": models.Service,
-    "services.NAME.dicom.": models.Dicom,
+    "services.NAME.dicom.": dicom.Dicom,
     "services.NAME.hl7.": hl7.Hl7,
     "services.NAME.nodes.NAME.": models.Node,
     "services.NAME.persistence.": models.Persistence,

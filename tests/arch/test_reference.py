@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import typer.main
 
-from equipoise.__main__ import serve_api
+from equipoise.__main__ import Servers
 from equipoise.cli.main import build
 from equipoise.health.catalogue import checks
 from equipoise.policy.catalogue import policies
+from equipoise.state import cluster_events, network_events
 from equipoise.state.events import Event
 from tests.arch.repository import PACKAGE, REFERENCE, ROOT, shown, tracked_files
 from tools import reference
@@ -60,6 +61,13 @@ def kinds(base: type[Event] = Event) -> Iterator[type[Event]]:
     for kind in base.__subclasses__():
         yield kind
         yield from kinds(kind)
+
+
+def test_every_module_of_events_is_known() -> None:
+    """Else `kinds` would know of its events only where something else imports it."""
+    modules = {path.stem for path in (PACKAGE / "state").glob("*events.py")}
+    assert modules == {"events", *(each.__name__.rpartition(".")[2] for each in (network_events, cluster_events))}
+    assert {event.__module__.rpartition(".")[2] for event in kinds()} == modules
 
 
 @pytest.mark.parametrize("event", list(kinds()), ids=lambda event: event.__name__)
@@ -154,7 +162,7 @@ def commands(command: Any, path: str) -> Iterator[str]:
 
 
 def test_a_command_has_its_reference() -> None:
-    known = list(commands(typer.main.get_command(build(serve_api)), "equipoise"))
+    known = list(commands(typer.main.get_command(build(Servers())), "equipoise"))
     assert len(known) > 8
     assert [name for name in known if f"\n## `{name}`\n" not in page("commands.md")] == []
 

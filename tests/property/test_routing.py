@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equipoise.config.models import SERVICE_WORDS
+from equipoise.config.dicom import SERVICE_WORDS
 from equipoise.engines.gateway.routing import NoRoute, Routes
 from equipoise.plan.model import Route
 from equipoise.proto.dicom.association import VERIFICATION

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system import dcmtk
 from tests.system.conversation import CALLED, Credentials, Line, Study
 from tests.system.dcmtk_client import DcmtkClient, tls_options

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import httpx
 
 Found = TypeVar("Found")
+PATIENCE_S = 30.0  # things happen within a second or two; the machine may be a slow and busy one
 
 
-def eventually(look: Callable[[], Found | None], within_s: float = 10.0, what: str = "it") -> Found:
+def eventually(look: Callable[[], Found | None], within_s: float = PATIENCE_S, what: str = "it") -> Found:
     """Return what `look` finds as soon as it finds something."""
     deadline = time.monotonic() + within_s
     while True:
@@ -82,7 +83,11 @@ class Balancer:
                 stderr=log,
             )
         if wait:
-            eventually(self._answers, 20, "the API")
+            self.wait_answer()
+
+    def wait_answer(self, within_s: float = 60) -> None:
+        """Wait until the supervisor that was started answers."""
+        eventually(self._answers, within_s, "the API")
 
     def _answers(self) -> bool:
         assert self.process is not None
@@ -101,7 +106,7 @@ class Balancer:
     def client(self) -> httpx.Client:
         """Return a client of the API."""
         transport = httpx.HTTPTransport(uds=str(self.home / "run/api.sock"))
-        return httpx.Client(transport=transport, base_url="http://equipoise/api/v1/", timeout=10)
+        return httpx.Client(transport=transport, base_url="http://equipoise/api/v1/", timeout=PATIENCE_S)
 
     def get(self, path: str) -> Any:
         """Ask the API."""
@@ -132,7 +137,7 @@ class Balancer:
         document = self.get("status")
         return document if service is None else document["services"][service]
 
-    def wait_state(self, service: str, node: str, state: str, within_s: float = 10.0) -> None:
+    def wait_state(self, service: str, node: str, state: str, within_s: float = PATIENCE_S) -> None:
         """Wait until a node has a state that a check has confirmed."""
 
         def look() -> bool:
@@ -146,7 +151,7 @@ class Balancer:
         found: list[dict[str, Any]] = self.get(f"events?limit={limit}")["events"]
         return [event for event in found if event["kind"].startswith(kind)]
 
-    def ended(self, count: int, within_s: float = 10.0) -> list[dict[str, Any]]:
+    def ended(self, count: int, within_s: float = PATIENCE_S) -> list[dict[str, Any]]:
         """Wait for `count` associations to have ended and return their events."""
 
         def look() -> list[dict[str, Any]]:

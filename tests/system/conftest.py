@@ -1,9 +1,11 @@
-"""What tests of several files share: a stage for web services, and its nodes."""
+"""What tests of several files share: a stage for web services, and its nodes; and a pair of machines."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.system.pair_shared import Shared
+from tests.system.pair_stage import Pair
 from tests.system.web import WebNode
 from tests.system.web_stage import WebStage
 
@@ -25,3 +27,18 @@ def a() -> Iterator[WebNode]:
 def b() -> Iterator[WebNode]:
     with WebNode("b") as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    shared = Shared(tmp_path_factory.mktemp)
+    try:
+        yield shared
+    finally:
+        shared.close()
+
+
+@pytest.fixture
+def pair(shared: Shared, request: pytest.FixtureRequest) -> Pair:
+    """A whole pair; its addresses are where the last test left them."""
+    return shared.pair(request.session.testsfailed)

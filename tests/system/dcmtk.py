@@ -1,6 +1,7 @@
 """DCMTK's programs as peers: an independent implementation, started on ports of their own."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +15,9 @@ BIN = Path("/usr/bin")  # other packages put scripts of the same names first in 
 # Without it DCMTK's programs wait 40 ms for a delayed acknowledgement in each small exchange.
 _ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
+# storescu -v says "Sending file: NAME", then "Received Store Response (Success)"
+_SENT = re.compile(r"Sending file: (\S+)|Received Store Response \((\w+)")
+
 
 def run(program: str, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
     """Run a client to its end."""
@@ -26,6 +30,17 @@ def run(program: str, *arguments: str, timeout_s: float = 60) -> subprocess.Comp
         env=_ENVIRONMENT,
         errors="replace",
     )
+
+
+def acknowledged(log: str) -> set[str]:
+    """Return the names of the files that `storescu -v` was told are stored, from what it printed."""
+    found, name = set(), ""
+    for sent, status in _SENT.findall(log):
+        if sent:
+            name = Path(sent).stem
+        elif status == "Success":
+            found.add(name)
+    return found
 
 
 class Peer:
@@ -57,7 +72,7 @@ class Peer:
             start_new_session=True,
             env=_ENVIRONMENT,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()

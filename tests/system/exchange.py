@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system import dcmtk
 from tests.system.archives import Archive, DcmtkArchive
 from tests.system.certificates import Authority

@@ -12,14 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import Balancer, eventually
 from tests.system.hl7_raw import PATIENCE_S, RawReceiver, RawSender, Side, acknowledgement, control_id, message, wrap
 from tests.system.hl7_stage import events_of
 
 # What must not be found in anything that the balancer writes: PID-5 of every message here.
 MARKER = "ZYXWVUT"
-ACK_TIMEOUT_S = STALL_TIMEOUT_S = 0.6
+ACK_TIMEOUT_S = STALL_TIMEOUT_S = 2.0  # for those who are good on a busy machine, too
 SLOWEST_ANSWER_S = 1.5
 _PAUSE_S = 0.02
 _BUGS = ("task.failed", "gateway.lost", "events.dropped")
@@ -56,7 +56,7 @@ def _half_closed(side: Side, content: bytes) -> None:
 
 
 def _slow(side: Side, content: bytes) -> None:
-    side.hold(0.4)
+    side.hold(0.5)
     side.answer(content)
 
 
@@ -166,6 +166,9 @@ services:
     def sender(self, port: int | None = None) -> RawSender:
         """Return a sender that has connected; each must get its one event."""
         sender = RawSender(port or self.port)
+        while sender.address in {known.address for known in self.senders}:  # the kernel gives ports away again
+            self.senders.append(sender)
+            sender = RawSender(port or self.port)
         self.senders.append(sender)
         return sender
 
@@ -188,7 +191,7 @@ services:
         """Hold that the good sender goes on meanwhile, and that nothing breaks inside."""
         before, self.heartbeat.slowest_s = self.heartbeat.count, 0.0
         yield
-        eventually(lambda: self.heartbeat.failure or self.heartbeat.count > before, 10, "an answer to the good sender")
+        eventually(lambda: self.heartbeat.failure or self.heartbeat.count > before, what="an answer to the good sender")
         assert self.heartbeat.failure == ""
         assert self.heartbeat.slowest_s < SLOWEST_ANSWER_S
         assert events_of(self.balancer, None, *_BUGS) == []
@@ -197,12 +200,12 @@ services:
         """End everything but the good sender, and hold that everything is given back, with one event for each end."""
         for sender in self.senders[1:]:
             sender.close()
-        wanted = {sender.address for sender in self.senders[1:]}
-        eventually(lambda: wanted <= {event["client"] for event in self._ends()}, 10, "an event for each sender")
-        assert len(self._ends()) == len(wanted)
-        eventually(lambda: self._open_counts() == (1, 0), 10, f"one sender, {self._open_counts()}")
+        wanted = sorted(sender.address for sender in self.senders[1:])
+        eventually(lambda: len(self._ends()) >= len(wanted), 20, "an event for each sender")
+        assert sorted(event["client"] for event in self._ends()) == wanted
+        eventually(lambda: self._open_counts() == (1, 0), 20, f"one sender, {self._open_counts()}")
         # Connections that are kept to the two receivers, from either service.
-        eventually(lambda: self._count_open_files() <= self.open_files + 4, 10, f"{self.open_files} open files")
+        eventually(lambda: self._count_open_files() <= self.open_files + 4, 20, f"{self.open_files} open files")
 
     def _ends(self) -> list[dict[str, Any]]:
         return events_of(self.balancer, None, "sender.ended")

@@ -21,7 +21,7 @@ from equipoise.sim.hl7_audit import Key, MessageAudit, audit_messages
 from equipoise.sim.hl7_ledger import Sent, Taken, read_ledger
 from equipoise.sim.hl7_messages import Messages
 from equipoise.sim.hl7_sender import Sender, SenderSettings
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 
 
 class ReceiverProcess:

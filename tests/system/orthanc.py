@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from pydicom import dcmread
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import eventually
 from tests.system.conversation import CALLED, Client, Credentials, Line, Study
 from tests.system.dcmtk import Peer
@@ -70,7 +70,7 @@ class Orthanc:
 
     def __enter__(self) -> "Orthanc":
         self._peer.start()
-        eventually(self._answers, what="Orthanc's REST API")
+        eventually(self._answers, 60, "Orthanc's REST API")
         return self
 
     def __exit__(
@@ -158,7 +158,7 @@ class OrthancClient(Client):
             found: Mapping[str, Any] = self._orthanc.get(asked["Path"])
             return found if found["Status"] != "Pending" else None
 
-        return eventually(report, what="the N-EVENT-REPORT")
+        return eventually(report, 30, "the N-EVENT-REPORT")
 
     def _ask(self, line: Line, operation: str, body: Any) -> Any:
         self._orthanc.know(_VIP, CALLED, line.port, tls=line.tls is not None, calling=self._calling)

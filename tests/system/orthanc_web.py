@@ -10,7 +10,7 @@ from types import TracebackType
 
 import httpx
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import eventually
 from tests.system.dcmtk import Peer
 
@@ -55,7 +55,7 @@ class OrthancWeb:
     def start(self) -> None:
         """Start it, with what it has stored."""
         self._peer.start()
-        eventually(self._answers, what="Orthanc's REST API")
+        eventually(self._answers, 60, "Orthanc's REST API")
 
     def kill(self) -> None:
         """End it at once, as a crash would."""

@@ -84,7 +84,7 @@ class Reports(_Server):
             self._heard.notify_all()
         return 0x0000, None
 
-    def wait(self, within_s: float = 15) -> tuple[str, Dataset]:
+    def wait(self, within_s: float = 30) -> tuple[str, Dataset]:
         """Return the caller's title and the first report."""
         with self._heard:
             assert self._heard.wait_for(lambda: bool(self._reports), within_s), "no N-EVENT-REPORT came"

@@ -20,6 +20,7 @@ from equipoise.proto.dicom.association import (
 from equipoise.proto.dicom.dimse import encode_command_pdu, encode_echo_request
 from equipoise.proto.dicom.pdu import RELEASE_RP, RELEASE_RQ, Pdu, PduType
 from tests.property.dicom_streams import command_set, p_data, pdv
+from tests.system.balancer import eventually
 
 MAX_LENGTH = 16384  # what both sides announce, unless told otherwise
 ECHO, STORAGE = 1, 3  # presentation contexts of a usual request
@@ -232,9 +233,14 @@ class RawNode:
 
     def visit(self, calling: str) -> Visit:
         """Return what was seen of the association of this caller, once it is over."""
+        self.called_by(calling)
         found = self.visits[calling]
         assert found.over.wait(PATIENCE_S), f"the association of {calling} goes on at the node"
         return found
+
+    def called_by(self, calling: str) -> None:
+        """Wait until the request of this caller has come."""
+        eventually(lambda: calling in self.visits, PATIENCE_S, f"the request of {calling} at the node")
 
     def close(self) -> None:
         self._stop.set()

@@ -88,7 +88,9 @@ class Sender:
         self.failures: list[str] = []
         self._number = next(self._firsts) << 32  # objects of two senders are two
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._stay, self._visit)]
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), daemon=True) for work in (self._stay, self._visit)
+        ]
         for thread in self._threads:
             thread.start()
 

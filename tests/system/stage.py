@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import Balancer, eventually
 
 # pynetdicom keeps a thread for each connection without a request until its time is over: nodes are checked once.
 CHECKED_ONCE = {"check": "tcp", "interval": "1h", "rise": 1}
-# For nodes that stop and start: DCMTK's.
-QUICK_CHECK = {"check": "tcp", "interval": "200ms", "timeout": "1s", "rise": 1, "fall": 1}
+# For nodes that stop and start: DCMTK's.  They refuse when they are gone; one that is slow is not.
+QUICK_CHECK = {"check": "tcp", "interval": "200ms", "timeout": "2s", "rise": 1, "fall": 1}
 
 
 def checked_elsewhere(port: int) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Stage:
             served.append(Served(self.balancer, name, port))
         answer = self.balancer.post("apply", document=_document(services), force=True)
         assert answer.status_code == 200, answer.text
-        eventually(lambda: all(map(_is_checked, served)), what="a first check of each node")
+        eventually(lambda: all(map(_is_checked, served)), 30, "a first check of each node")
         return served
 
 

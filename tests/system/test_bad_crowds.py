@@ -162,7 +162,7 @@ def steady(site: HostileSite) -> int:
         sizes.append(site.resident_bytes())
         return sizes[-1] - sizes[-2] < MIB // 4
 
-    eventually(look, 15, "memory that does not grow any more")
+    eventually(look, 40, "memory that does not grow any more")
     return sizes[-1]
 
 
@@ -180,7 +180,7 @@ def test_two_hundred_that_stop_or_do_not_read_cost_what_their_buffers_cost() -> 
             assert status["connections"] == status["nodes"]["bad"]["connections"] == 201
         for client in held:
             client.reset()
-        eventually(lambda: site.count_open_files() <= site.open_files + 2, 10, "the descriptors given back")
+        eventually(lambda: site.count_open_files() <= site.open_files + 2, 20, "the descriptors given back")
         with site.unharmed():
             again = hold(site, 100)
             assert steady(site) - first < 4 * MIB, "the same again costs more than the first time"
@@ -190,17 +190,17 @@ def test_two_hundred_that_stop_or_do_not_read_cost_what_their_buffers_cost() -> 
 
 
 def test_five_hundred_connects_at_once() -> None:
-    with HostileSite(artim="3s") as site:
+    with HostileSite(artim="8s") as site:  # those that close do so before
         before = site.resident_bytes()
         for leave, ended in (("close", "no_request"), ("stay", "timed_out")):
             with site.unharmed(), ThreadPoolExecutor(50) as pool:
                 clients = list(pool.map(lambda _: site.caller(), range(500)))
-                eventually(lambda: site.balancer.status("raw")["connections"] == 501, 3, "500 connections")
+                eventually(lambda: site.balancer.status("raw")["connections"] == 501, 7, "500 connections")
                 assert site.resident_bytes() - before < 500 * 16 * 1024  # half the 40 kB of an idle association
                 if leave == "close":
                     for client in clients:
                         client.close()
-                assert {site.ended(client)["ended"] for client in clients} == {ended}
+                assert {site.ended(client, 30)["ended"] for client in clients} == {ended}
         site.settled()
 
 
@@ -208,9 +208,10 @@ def test_more_clients_than_descriptors() -> None:
     """Past the file limit a client hears "local limit exceeded", one event says so, and those inside go on."""
     with HostileSite(prefix=["prlimit", "--nofile=300:300"]) as site:
         with site.unharmed():
-            clients = [site.caller() for _ in range(120)]
-            for client in clients:
-                client.send(client.request())
+            clients = []
+            for _ in range(120):
+                clients.append(site.caller())
+                clients[-1].send(clients[-1].request())
             answers = [client.pdu() for client in clients]
             taken = [client for client, got in zip(clients, answers, strict=True) if got and got.type is PduType(2)]
             refused = [client for client, got in zip(clients, answers, strict=True) if got == reject(2, 3, 2)]
@@ -219,5 +220,5 @@ def test_more_clients_than_descriptors() -> None:
             for client in taken:
                 client.release()
             for client in refused:
-                assert site.ended(client, 3)["reason"]
+                assert site.ended(client)["reason"]
         site.settled()

@@ -139,12 +139,12 @@ def not_noticed(seen: dict[str, tuple[float, float, float]], kept_waiting_s: flo
     """Hold that others saw what they had seen before; only set-ups may have been kept waiting for a place."""
     for kind, (quiet_s, loud_s, nearly_all_s) in seen.items():
         more_s = kept_waiting_s if kind == "set-up" else 0.0
-        assert loud_s < 4 * quiet_s + 0.03 + more_s, (kind, seen)
-        assert nearly_all_s < 10 * quiet_s + 0.2 + 2 * more_s, (kind, seen)
+        assert loud_s < 4 * quiet_s + 0.1 + more_s, (kind, seen)
+        assert nearly_all_s < 10 * quiet_s + 0.6 + 2 * more_s, (kind, seen)
 
 
 def given_back(site: Site, served: Served) -> None:
-    eventually(lambda: served.status()["connections"] == 0, 15, f"no connection, {served.status()}")
+    eventually(lambda: served.status()["connections"] == 0, 30, f"no connection, {served.status()}")
     assert served.connections() == {"a": 0}
     assert site.bugs() == []
 
@@ -236,14 +236,14 @@ def test_five_hundred_that_begin_and_never_end(site: Site, name: str) -> None:
         files, memory = site.open_files(), site.resident_bytes()
         sender.clear()
         took_s = outlast(begin(served.port, lorises.ways))
-        assert 0.8 * ARTIM_S < took_s < ARTIM_S + 6, "all are closed when their time is over"
+        assert 0.8 * ARTIM_S < took_s < ARTIM_S + 15, "all are closed when their time is over"
         assert site.resident_bytes() - memory < MANY * 64 * 1024 + 8 * MIB  # a TLS session has some 50 KiB
         eventually(lambda: site.open_files() < files + 50, what="the descriptors given back")
-        assert nearly_all(sender.echoes) < 0.5
-        assert nearly_all(sender.set_ups) < 1.0
+        assert nearly_all(sender.echoes) < 1.0
+        assert nearly_all(sender.set_ups) < 2.0
         assert len(sender.stores) > 3
     assert sender.failures == []
-    eventually(lambda: len(not_released(served)) >= MANY, what="an event of each")
+    eventually(lambda: len(not_released(served)) >= MANY, 30, "an event of each")
     ended = not_released(served)
     assert len(ended) == MANY
     assert {event["ended"] for event in ended} <= {"timed_out", "tls_failed"}

@@ -15,6 +15,7 @@ import pytest
 
 from equipoise.proto.dicom.pdu import RELEASE_RP, RELEASE_RQ, Pdu, PduType
 from tests.property.dicom_streams import command_set, element, p_data, pdv
+from tests.system.balancer import eventually
 from tests.system.hostile import HostileSite
 from tests.system.rawpeer import (
     ECHO,
@@ -37,6 +38,7 @@ OTHER_SIDE = abort(2, 0)  # what the peer of a side that is gone or wrong is tol
 WRONG_TYPES = (0x00, 0x08, 0x47, 0xFF)  # 0x47 is the G of a web browser's GET
 LENGTHS = (0, 5, 0xFFFFFFFF)
 SHORT_S = 1.0  # artim and stall_timeout here
+LATEST_S = 8.0  # when they must have worked on a busy machine; a request or an object byte by byte takes longer
 
 
 def slow_to_accept(side: NodeSide) -> None:
@@ -161,7 +163,7 @@ def test_data_behind_the_request_in_one_write(site: HostileSite) -> None:
 def test_anything_but_an_abort_while_the_node_is_asked(site: HostileSite, early: bytes) -> None:
     client = site.caller("SLOW")
     client.send(client.request())
-    time.sleep(0.1)
+    site.node.called_by(client.calling)
     client.send(early)
     told(site, client, UNEXPECTED, "client_error", PduType(early[0]).label, "before the association was accepted")
     titled(site, client)
@@ -171,7 +173,7 @@ def test_anything_but_an_abort_while_the_node_is_asked(site: HostileSite, early:
 def test_an_abort_while_the_node_is_asked(site: HostileSite) -> None:
     client = site.caller("SLOW")
     client.send(client.request())
-    time.sleep(0.1)
+    site.node.called_by(client.calling)
     client.send(abort(0, 0).encode())
     told(site, client, None, "client_aborted", "A-ABORT by the service user")
     site.node.visit(client.calling)
@@ -255,12 +257,13 @@ def test_a_request_that_is_well_formed_and_refused(
 
 
 def test_a_request_cut_anywhere_and_closed(site: HostileSite) -> None:
-    first = site.caller("CUT")
-    clients = [first, *(site.caller("CUT") for _ in range(len(first.request()) - 1))]
-    for end, client in enumerate(clients):
-        client.send(client.request()[:end])
+    clients: list[RawClient] = []
+    while not clients or len(clients) < len(clients[0].request()):
+        client = site.caller("CUT")
+        client.send(client.request()[: len(clients)])
         client.half_close()
         assert client.rest() == b""
+        clients.append(client)
     for end, client in enumerate(clients):
         event = site.ended(client)
         expected = ("client_closed", f"closed after {end} bytes") if end else ("no_request", "without a byte")
@@ -269,25 +272,25 @@ def test_a_request_cut_anywhere_and_closed(site: HostileSite) -> None:
 
 
 def test_a_request_cut_anywhere_and_then_silence(site: HostileSite) -> None:
-    first = site.caller("CUT")
+    clients: list[RawClient] = []
     began_s = time.monotonic()
-    clients = [first, *(site.caller("CUT") for _ in range(len(first.request()) - 1))]
-    for end, client in enumerate(clients):
-        client.send(client.request()[:end])
+    while not clients or len(clients) < len(clients[0].request()):
+        clients.append(site.caller("CUT"))
+        clients[-1].send(clients[-1].request()[: len(clients) - 1])
     for end, client in enumerate(clients):
         assert client.rest() == b""  # AA-2: ARTIM ends it without a word
         event = site.ended(client)
         assert event["ended"] == "timed_out", event
         assert f"within 1 s, only {end} bytes" in event["reason"], event
-        assert event["duration_s"] >= SHORT_S - 0.05
-    assert time.monotonic() - began_s < 3 * SHORT_S
+        assert SHORT_S - 0.05 <= event["duration_s"] < LATEST_S
+    assert time.monotonic() - began_s < 2 * LATEST_S  # not one after the other: there are some hundred
 
 
 def test_a_request_at_a_byte_a_moment_has_no_more_time(site: HostileSite) -> None:
     client = site.caller()
     event = drip(site, client, client.request())
     assert event["ended"] == "timed_out", event
-    assert event["duration_s"] < 1.5 * SHORT_S
+    assert event["duration_s"] < LATEST_S
 
 
 def drip(site: HostileSite, client: RawClient, data: bytes) -> dict[str, Any]:
@@ -432,10 +435,10 @@ def test_a_pdu_of_the_announced_length_is_served(site: HostileSite) -> None:
 
 def test_a_side_that_was_aborted_and_does_not_close_is_closed(site: HostileSite) -> None:
     client = site.caller().associate()
-    client.send(RELEASE_RP)
     began_s = time.monotonic()
+    client.send(RELEASE_RP)
     assert client.rest() == UNEXPECTED.encode()
-    assert 0.9 * SHORT_S < time.monotonic() - began_s < 3 * SHORT_S
+    assert 0.9 * SHORT_S < time.monotonic() - began_s < LATEST_S
     client.close()
 
 
@@ -450,7 +453,7 @@ def test_a_sender_that_stops_within_a_pdu(site: HostileSite) -> None:
     for client in clients:
         told(site, client, OTHER_SIDE, "timed_out", "the client left a PDU unfinished for 1 s")
         titled(site, client)
-        assert site.ended(client)["duration_s"] < 3 * SHORT_S
+        assert site.ended(client)["duration_s"] < LATEST_S
 
 
 def test_a_byte_a_moment_within_a_pdu_is_no_progress(site: HostileSite) -> None:
@@ -459,7 +462,7 @@ def test_a_byte_a_moment_within_a_pdu_is_no_progress(site: HostileSite) -> None:
     event = drip(site, client, STORE_DATA)
     assert event["ended"] == "timed_out", event
     assert "the client left a PDU unfinished" in event["reason"]
-    assert event["duration_s"] < 3.5 * SHORT_S
+    assert event["duration_s"] < LATEST_S
 
 
 def test_a_client_that_never_reads_is_ended_and_costs_no_memory(site: HostileSite) -> None:
@@ -469,7 +472,7 @@ def test_a_client_that_never_reads_is_ended_and_costs_no_memory(site: HostileSit
     event = site.ended(client)
     assert event["ended"] == "timed_out", event
     assert "the client took no bytes for 1 s" in event["reason"], event
-    assert event["duration_s"] < 4 * SHORT_S
+    assert event["duration_s"] < LATEST_S
     assert site.resident_bytes() - before < 4 << 20  # what 1 MiB of unread bytes costs, whatever the node sends
     site.node.visit(client.calling)
     client.close()
@@ -544,10 +547,12 @@ def not_reading(client: RawClient) -> None:
 def rejected(client: RawClient) -> None:
     client.called = "REJECT"
     client.send(client.request())
+    assert client.pdu() == reject(1, 1, 2)
 
 
 def aborted(client: RawClient) -> None:
     client.send(b"\xff")
+    assert client.pdu() == UNRECOGNIZED
 
 
 PHASES = [
@@ -570,10 +575,12 @@ PHASES = [
 def test_a_client_that_goes(site: HostileSite, phase: Callable[[RawClient], None], ended: str, leave: str) -> None:
     client = site.caller(receive_bytes=16384)
     phase(client)
-    time.sleep(0.15)
+    site.seen()
+    if phase is whole_request:
+        site.node.called_by(client.calling)
     getattr(client, leave)()
     if leave == "half_close":
-        client.rest(5 * SHORT_S)  # it is closed for good, not left half open
+        client.rest()  # it is closed for good, not left half open
     event = site.ended(client)
     assert event["ended"] == ended, event
     assert event["reason"]
@@ -589,7 +596,13 @@ def test_a_client_that_goes_before_it_is_seen(site: HostileSite, leave: str) -> 
     before = len(site.log.ended)
     for _ in range(100):
         getattr(RawClient(site.port, "GOOD"), leave)()
-    time.sleep(0.5)
+
+    def look() -> bool:
+        site.log.read()
+        return len(site.log.ended) >= before + 100
+
+    eventually(look, what="100 events")
+    site.seen()
     site.log.read()
     seen = [event["ended"] for event in site.log.ended[before:]]
     del site.log.ended[before:]  # these clients are not in the account
@@ -606,7 +619,7 @@ def test_an_object_that_was_cut_short_does_not_arrive_whole(site: HostileSite, m
     client = site.caller().associate()
     last = p_data(pdv(STORAGE, 2, b"\x55" * 1000))
     client.send(STORE_COMMAND + last[:-missing])
-    time.sleep(0.1)
+    site.seen()
     if how != "stall":
         getattr(client, how)()
     visit = site.node.visit(client.calling)

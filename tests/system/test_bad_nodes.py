@@ -178,6 +178,14 @@ def site() -> Iterator[HostileSite]:
         found.settled()
 
 
+@pytest.fixture(scope="module")
+def patient() -> Iterator[HostileSite]:
+    """One whose ARTIM is long, so that it shows who waits for it."""
+    with HostileSite({title: dies(missing, how) for title, (how, missing) in DEATHS.items()}, artim="20s") as found:
+        yield found
+        found.settled()
+
+
 @pytest.fixture(autouse=True)
 def others_go_on(site: HostileSite) -> Iterator[None]:
     with site.unharmed():
@@ -286,15 +294,18 @@ def test_a_node_that_sends_on_after_the_end_is_cut_off(site: HostileSite) -> Non
 
 
 @pytest.mark.parametrize("title", DEATHS)
-def test_an_object_that_was_cut_short_does_not_arrive_whole(site: HostileSite, title: str) -> None:
+def test_an_object_that_was_cut_short_does_not_arrive_whole(
+    site: HostileSite, patient: HostileSite, title: str
+) -> None:
     """An A-ABORT put into an unfinished PDU would be its last bytes: the client would keep a damaged object."""
     how, missing = DEATHS[title]
-    client = site.caller(title).associate()
+    called = site if how == "stall" else patient
+    client = called.caller(title).associate()
     client.send(ECHO_RQ)
     began_s = time.monotonic()
     received = client.rest()
     client.close()
     assert received == (STORE_COMMAND + STORE_DATA)[:-missing], f"its last bytes are {received[-12:].hex()}"
-    event = site.ended(client)
+    event = called.ended(client)
     assert event["ended"] == ("timed_out" if how == "stall" else "node_closed"), event
-    assert how == "stall" or time.monotonic() - began_s < 0.8, "a client in the middle of a PDU waits for ARTIM"
+    assert how == "stall" or time.monotonic() - began_s < 8, "a client in the middle of a PDU waits for ARTIM"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import Balancer, eventually
 
 NOBODY = 65534
@@ -34,7 +34,7 @@ def refused(balancer: Balancer, *words: str) -> str:
     """Hold that `run` ends at once with exit code 1 and says these words, and no traceback; return what it says."""
     balancer.start(wait=False)
     assert balancer.process is not None
-    assert balancer.process.wait(20) == 1, balancer.log()
+    assert balancer.process.wait(60) == 1, balancer.log()
     said = balancer.log()
     assert "Traceback" not in said, said
     for word in words:
@@ -185,12 +185,12 @@ def test_sighup_with_an_invalid_document(running: Balancer) -> None:
     plan = running.status()["plan"]
     running.site.write_text("site: 'unfinished\n")
     running.process.send_signal(signal.SIGHUP)
-    event = eventually(lambda: running.events("plan.refused"), 5, "plan.refused")[0]
+    event = eventually(lambda: running.events("plan.refused"), what="plan.refused")[0]
     assert f"{running.site}:" in event["reason"]
     assert running.status()["plan"] == plan
     running.site.unlink()
     running.process.send_signal(signal.SIGHUP)
-    eventually(lambda: len(running.events("plan.refused")) == 2, 5, "a second plan.refused")
+    eventually(lambda: len(running.events("plan.refused")) == 2, what="a second plan.refused")
     assert "No such file" in running.events("plan.refused")[1]["reason"]
     assert running.status()["plan"] == plan
 
@@ -207,7 +207,7 @@ def test_the_guard(running: Balancer) -> None:
     assert running.status()["plan"] == before["plan"]
     shutil.copy(fewer, running.site)
     running.process.send_signal(signal.SIGHUP)
-    event = eventually(lambda: running.events("plan.refused"), 5, "plan.refused")[0]
+    event = eventually(lambda: running.events("plan.refused"), what="plan.refused")[0]
     assert "would lose 3 of its 4 nodes" in event["reason"]
     assert running.status()["plan"] == before["plan"]
     assert running.cli("apply", str(fewer), "--force").returncode == 0

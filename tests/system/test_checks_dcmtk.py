@@ -18,14 +18,14 @@ from equipoise.health.catalogue import checks
 from equipoise.health.question import Question
 from equipoise.health.runner import HealthRunner, Target, probe_once
 from equipoise.health.verdict import Verdict
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system import dcmtk
 from tests.system.balancer import eventually
 
 
 def probe(port: int, check: str = "dicom_echo", **settings: Any) -> Outcome:
     kind = checks()[check]
-    params = kind.params.model_validate({"timeout": 2.0, **settings})
+    params = kind.params.model_validate({"timeout": 10.0, **settings})
     return asyncio.run(probe_once(kind, params, "localhost", port, SystemClock()))
 
 
@@ -119,7 +119,7 @@ def test_a_node_that_is_killed_goes_down_and_comes_up_again(tmp_path: Path) -> N
     async def live(peer: dcmtk.Peer) -> None:
         tasks = Tasks(lambda name, failure: said.append(f"{name}: {failure!r}"))
         runner = HealthRunner(checks(), tasks, SystemClock(), listen, random=Random(1))
-        params = checks()["dicom_echo"].params(interval=0.1, timeout=0.5)
+        params = checks()["dicom_echo"].params(interval=0.2, timeout=2.0)
         runner.set_targets([Target("ct", "a", Question.by_hand("dicom_echo", params, "127.0.0.1", peer.port), 2, 2)])
         for change, count in ((None, 1), (peer.kill, 2), (peer.start, 3)):
             if change is not None:

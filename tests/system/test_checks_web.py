@@ -21,7 +21,7 @@ from equipoise.base.clock import SystemClock
 from equipoise.health.asking import Outcome
 from equipoise.health.catalogue import checks
 from equipoise.health.runner import probe_once
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import eventually
 from tests.system.dcmtk import Peer
 
@@ -45,7 +45,7 @@ class Archive:
 
     def probe(self, check: str, **settings: Any) -> Outcome:
         kind = checks()[check]
-        params = kind.params.model_validate({"timeout": 5.0, **settings})
+        params = kind.params.model_validate({"timeout": 10.0, **settings})
         return asyncio.run(probe_once(kind, params, "127.0.0.1", self.port, SystemClock()))
 
 
@@ -66,7 +66,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with Peer([_PROGRAM, str(folder / "orthanc.json")], dicom_port, folder) as peer:
         started = Archive(peer, http_port)
-        eventually(started.answers, what="Orthanc's REST API")
+        eventually(started.answers, 60, "Orthanc's REST API")
         yield started
 
 

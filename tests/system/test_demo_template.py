@@ -28,7 +28,7 @@ def counted(said: str, row: str) -> list[int]:
 
 
 def test_the_infinitt_site_keeps_what_it_took_and_whom_it_knew(tmp_path: Path) -> None:
-    done = demo("--template", "infinitt_pacs", "--for", "16s", "--keep", str(tmp_path / "kept"))
+    done = demo("--template", "infinitt_pacs", "--for", "24s", "--keep", str(tmp_path / "kept"))
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     for beat in ("pacs-b was killed with SIGKILL", "pacs-c was drained", "pacs-b and pacs-c returned"):

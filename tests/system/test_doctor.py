@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import Balancer, eventually
 
 SITE = """\
@@ -28,7 +28,7 @@ services:
 
 def doctor(environment: dict[str, str], *words: str, prefix: tuple[str, ...] = ()) -> dict[str, list[dict[str, Any]]]:
     command = [*prefix, sys.executable, "-m", "equipoise", "doctor", "--json", *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in {0, 2}, done.stderr
     found: dict[str, list[dict[str, Any]]] = {}
     for each in json.loads(done.stdout):

@@ -6,7 +6,6 @@ that stores and to one that is asked meanwhile.
 """
 
 import os
-import re
 import signal
 import threading
 import time
@@ -21,14 +20,12 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system import dcmtk
 from tests.system.balancer import Balancer, eventually
 from tests.system.certificates import Authority
 
 AN_ASSOCIATION, SENDERS, RELOADS = 10, 4, 20
-# storescu -v says "Sending file: NAME", then "Received Store Response (Success)"
-_SENT = re.compile(r"Sending file: (\S+)|Received Store Response \((\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ def send(batch: list[Path], setting: Setting, ledger: Ledger) -> None:
         where = ("127.0.0.1", str(setting.port))
         done = dcmtk.run("storescu", "-v", "-to", "20", *setting.sends, *where, *map(str, left), timeout_s=120)
         with ledger.lock:
-            ledger.acknowledged |= acknowledged(done.stderr + done.stdout)
+            ledger.acknowledged |= dcmtk.acknowledged(done.stderr + done.stdout)
             ledger.attempts.append(Attempt(began_s, time.monotonic(), done.returncode != 0, done.stderr[-300:]))
     raise AssertionError(f"not stored after 20 associations: {left}")
 
@@ -117,17 +114,6 @@ def ask(setting: Setting, ledger: Ledger, stop: threading.Event) -> None:
             ledger.attempts.append(Attempt(began_s, time.monotonic(), done.returncode != 0, done.stderr[-300:]))
 
 
-def acknowledged(log: str) -> set[str]:
-    """Return the names of the files that were answered with success."""
-    found, name = set(), ""
-    for sent, status in _SENT.findall(log):
-        if sent:
-            name = Path(sent).stem
-        elif status == "Success":
-            found.add(name)
-    return found
-
-
 def reached(progress: Callable[[], float], wanted: float) -> bool:
     """Say whether so much of the work is done."""
     return progress() >= wanted
@@ -137,11 +123,11 @@ def reload(balancer: Balancer, text: str) -> None:
     """Replace the document as editors do, whole, and have it read."""
     draft = balancer.site.with_suffix(".new")
     draft.write_text(text)
-    draft.replace(balancer.site)
     before = balancer.status()["plan"]
+    draft.replace(balancer.site)
     assert balancer.process is not None
     balancer.process.send_signal(signal.SIGHUP)
-    eventually(lambda: balancer.status()["plan"] != before, what="the new plan")
+    eventually(lambda: balancer.status()["plan"] != before, 30, "the new plan")
 
 
 def faults(balancer: Balancer, node: dcmtk.Peer, progress: Callable[[], float], setting: Setting) -> dict[str, float]:
@@ -167,7 +153,7 @@ def faults(balancer: Balancer, node: dcmtk.Peer, progress: Callable[[], float], 
                 node.kill()
             case 15:
                 node.start()
-                balancer.wait_state(setting.pool, "b", "up")
+                balancer.wait_state(setting.pool, "b", "up", 30)
             case 17:
                 setting.renew()
     return kills

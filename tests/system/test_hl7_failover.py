@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from equipoise.sim.hl7_audit import Key
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import eventually
 from tests.system.hl7_load import Load, Site, audit
 from tests.system.hl7_raw import RawReceiver, RawSender, Side, answered, control_id, merge, message, segments, wrap
@@ -227,7 +227,7 @@ def reload(stage: Stage, text: str) -> None:
     draft.replace(balancer.site)
     assert balancer.process is not None
     balancer.process.send_signal(signal.SIGHUP)
-    eventually(lambda: balancer.status()["plan"] != before, what="the new plan")
+    eventually(lambda: balancer.status()["plan"] != before, 30, "the new plan")
 
 
 def test_nothing_is_lost_while_the_balancer_changes(stage: Stage) -> None:

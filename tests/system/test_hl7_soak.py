@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from equipoise.sim.hl7_audit import Key
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import Balancer, eventually
 from tests.system.hl7_load import Load, ReceiverProcess, Site, audit
 

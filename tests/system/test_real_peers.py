@@ -13,7 +13,7 @@ from pynetdicom import build_context, build_role, evt
 
 from equipoise.sim.archive import Archive, ArchiveSettings
 from equipoise.sim.peers import Peer as Destination
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system import pynet
 from tests.system.dcmtk import dcmqrscp, run, storescp
 from tests.system.files import (

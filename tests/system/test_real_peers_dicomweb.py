@@ -14,7 +14,7 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom import Dataset, dcmread
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import eventually
 from tests.system.certificates import Authority
 from tests.system.conversation import Study, new_study
@@ -25,7 +25,15 @@ from tests.system.web_stage import WebStage
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, about values in real files
 
-CHECK = {"check": "http", "path": f"{ROOT}/studies?limit=1", "method": "GET", "interval": "500ms", "rise": 1, "fall": 1}
+CHECK = {
+    "check": "http",
+    "path": f"{ROOT}/studies?limit=1",
+    "method": "GET",
+    "interval": "500ms",
+    "timeout": "5s",
+    "rise": 1,
+    "fall": 1,
+}
 _patients = itertools.count(1)
 RETRIEVE_URL, BULK_DATA = "00081190", "BulkDataURI"
 

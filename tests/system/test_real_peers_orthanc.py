@@ -13,7 +13,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system import dcmtk
 from tests.system.certificates import Authority
 from tests.system.conversation import CALLED, Client, Line, Study, new_study

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pynetdicom import build_context, evt
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system import pynet
 from tests.system.balancer import eventually
 from tests.system.caller import ACCEPTED, Caller, visit

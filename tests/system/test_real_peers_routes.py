@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import generate_uid
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system import dcmtk
 from tests.system.archives import DcmtkArchive
 from tests.system.balancer import Balancer, eventually

@@ -16,7 +16,7 @@ from pynetdicom.pdu_primitives import (
     UserIdentityNegotiation,
 )
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system import pynet
 from tests.system.balancer import eventually
 from tests.system.caller import ACCEPTED, visit

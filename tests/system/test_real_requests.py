@@ -18,7 +18,7 @@ from pydicom import dcmread
 from equipoise.engines.gateway.routing import words_of
 from equipoise.proto.dicom.association import AssociateRequest, parse_request
 from equipoise.proto.dicom.pdu import REJECT_NO_REASON
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.playbook.scene import route
 from tests.system.dcmtk import BIN, dcmqrscp, run
 from tests.unit.engines.test_routing import pool

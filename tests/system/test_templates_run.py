@@ -9,7 +9,6 @@ import asyncio
 import http.client
 import json
 import re
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 import pytest
@@ -35,6 +33,7 @@ from equipoise.sim.http_server import Handler
 from equipoise.sim.ledger import Ledger
 from equipoise.sim.peers import Peer
 from equipoise.sim.portal import Portal
+from equipoise.sim.ports import free_port
 from equipoise.sim.worklist import WORKLIST, WorklistAsker
 from equipoise.sim.xds_client import XdsClient
 from equipoise.sim.xds_registry import Registry, registry_node
@@ -47,20 +46,10 @@ from tests.unit.sim.nodes import Running, RunningNode
 
 FRONT = "127.0.0.1"
 NODES = {"a": "127.0.0.21", "b": "127.0.0.22"}
-HEALTH = {"interval": "1s", "timeout": "2s", "rise": "1", "fall": "1"}
+EVERYWHERE = (FRONT, *NODES.values())
+HEALTH = {"interval": "1s", "timeout": "8s", "rise": "1", "fall": "1"}  # a node that is gone refuses at once
+WITHIN_S = 40.0
 ANSWERS = {"/api/health/": "allServicesOperative"}
-
-
-def free_everywhere() -> int:
-    """Return a port that is free at the balancer's address and at those of the nodes."""
-    while True:
-        port = SystemRandom().randrange(10_000, 32_000)
-        try:
-            for host in (FRONT, *NODES.values()):
-                socket.create_server((host, port)).close()
-        except OSError:
-            continue
-        return port
 
 
 class Site:
@@ -93,7 +82,7 @@ class Site:
 
     def free(self, port: int) -> int:
         """Return the port that stands for one of the template's."""
-        return self._free.setdefault(port, free_everywhere())
+        return self._free.setdefault(port, free_port(*EVERYWHERE))
 
     def document(self) -> str:
         """Return the balancer's configuration, as JSON, which is YAML."""
@@ -197,9 +186,9 @@ def page(port: int, tls: bool = False) -> str:
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(FRONT, port, timeout=10, context=context)
+        connection = http.client.HTTPSConnection(FRONT, port, timeout=30, context=context)
     else:
-        connection = http.client.HTTPConnection(FRONT, port, timeout=10)
+        connection = http.client.HTTPConnection(FRONT, port, timeout=30)
     try:
         connection.request("GET", "/")
         response = connection.getresponse()
@@ -212,7 +201,7 @@ def page(port: int, tls: bool = False) -> str:
 
 def search(port: int) -> str:
     """Return which node answers a search of DICOMweb."""
-    connection = http.client.HTTPConnection(FRONT, port, timeout=10)
+    connection = http.client.HTTPConnection(FRONT, port, timeout=30)
     try:
         connection.request("GET", "/dicom-web/studies", headers={"Accept": "application/dicom+json"})
         response = connection.getresponse()
@@ -280,7 +269,7 @@ def use_all(site: Site) -> None:
 def balancer() -> Iterator[Balancer]:
     nobody = {
         "protocol": "tcp",
-        "listen": f"{FRONT}:{free_everywhere()}",
+        "listen": f"{FRONT}:{free_port(*EVERYWHERE)}",
         "nodes": {"nobody": {"address": f"{FRONT}:1"}},
     }
     with Balancer(json.dumps({"site": "template", "services": {"idle": nobody}})) as balancer:
@@ -315,11 +304,11 @@ def test_a_template_serves_and_loses_a_node(name: str, balancer: Balancer, certi
 
 
 def serve_and_lose_a_node(site: Site, balancer: Balancer) -> None:
-    eventually(lambda: all_are(balancer, [*NODES], "up"), 15, "all nodes up, as the template checks them")
+    eventually(lambda: all_are(balancer, [*NODES], "up"), WITHIN_S, "all nodes up, as the template checks them")
     use_all(site)
     site.stop("a")
-    eventually(lambda: all_are(balancer, ["a"], "down"), 15, "node a down in all services")
+    eventually(lambda: all_are(balancer, ["a"], "down"), WITHIN_S, "node a down in all services")
     assert all_are(balancer, ["b"], "up")
     use_all(site)
     site.start("a")
-    eventually(lambda: all_are(balancer, ["a"], "up"), 15, "node a up again")
+    eventually(lambda: all_are(balancer, ["a"], "up"), WITHIN_S, "node a up again")

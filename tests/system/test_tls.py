@@ -21,7 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 from pynetdicom import build_context, build_role, evt
 
 from equipoise.proto.dicom.pdu import PduType
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system import dcmtk, pynet
 from tests.system.balancer import eventually
 from tests.system.certificates import Authority, Issued
@@ -346,7 +346,7 @@ def test_a_handshake_that_never_ends_is_ended(site: Site, node: pynet.Node, drip
     began_s = time.monotonic()
     with socket.create_connection(("127.0.0.1", served.port), timeout=0.1) as caller:
         caller.sendall(hello[:5])
-        while time.monotonic() < began_s + 5 * SHORT_S:
+        while time.monotonic() < began_s + 20 * SHORT_S:
             try:
                 if drip:
                     caller.sendall(hello[5:6])
@@ -356,7 +356,7 @@ def test_a_handshake_that_never_ends_is_ended(site: Site, node: pynet.Node, drip
                 continue
             except OSError:
                 break
-    assert time.monotonic() - began_s < 3 * SHORT_S
+    assert time.monotonic() - began_s < 10 * SHORT_S
     (event,) = served.ended(1)
     assert event["ended"] in ("timed_out", "tls_failed")
     assert "TLS" in event["reason"]
@@ -443,7 +443,7 @@ def test_the_next_node_is_tried(site: Site, tmp_path: Path) -> None:
     ):
         nodes = {"bad": bad.port, "plain": plain.port, "good": good.port}
         served = site.stage.serve(
-            nodes, node_tls=site.node_tls(), dicom={"connect_timeout": "1s"}, health=checked_elsewhere(good.port)
+            nodes, node_tls=site.node_tls(), dicom={"connect_timeout": "5s"}, health=checked_elsewhere(good.port)
         )
         send(served, "-xe", files=EXPLICIT_FILES)
         (event,) = served.ended(1)
@@ -492,7 +492,7 @@ def test_a_node_that_says_nothing_in_the_handshake(site: Site, tmp_path: Path) -
             )
         began_s = time.monotonic()
         assert not pynet.associate(served.port).is_established
-        assert time.monotonic() - began_s < 6
+        assert time.monotonic() - began_s < 12
         (event,) = served.ended(1)
     assert event["node"] is None
 

@@ -17,7 +17,7 @@ from shutil import which
 
 import pytest
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import eventually
 from tests.system.certificates import Authority
 from tests.system.web import WebNode
@@ -129,7 +129,7 @@ SHAPES = {
 def test_a_node_gets_one_clean_request_or_none(shared: Shared, shape: str) -> None:
     with RawWeb(shared.plain) as raw:
         raw.send(SHAPES[shape])
-        answers = raw.rest(silent_s=0.25)  # some of these wait for the rest of a body
+        answers = raw.rest(silent_s=0.25) or raw.rest(silent_s=1.5)  # some of these wait for the rest of a body
     eventually(shared.node.settled, what="the node to have read all")
     assert_clean(shared.node, answers)
     with client(shared.plain) as web:
@@ -183,9 +183,9 @@ def test_slow_headers_end(stage: WebStage, node: WebNode) -> None:
     served = stage.serve({"a": node.port}, timeouts={"request": "1s"})
     began_s = time.monotonic()
     with RawWeb(served.port) as raw:
-        threading.Thread(target=drip, args=(raw, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 40), daemon=True).start()
+        threading.Thread(target=drip, args=(raw, b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 60), daemon=True).start()
         assert statuses(raw.rest()) == [408]
-    assert 0.8 < time.monotonic() - began_s < 3
+    assert 0.8 < time.monotonic() - began_s < 8  # to drip it all takes longer
     assert node.arrived == []
 
 
@@ -196,18 +196,18 @@ def test_a_body_that_stops_ends(stage: WebStage, node: WebNode) -> None:
     with RawWeb(served.port) as raw:
         raw.send(request(b"Content-Length: 1000", body=b"x" * 500))
         assert statuses(raw.rest()) in ([], [400], [408], [504])
-    assert 0.8 < time.monotonic() - began_s < 4
+    assert 0.8 < time.monotonic() - began_s < 9  # `rest` gives up after 10 s
     eventually(lambda: node.unfinished == 1, what="the node to see the end of its connection")
     assert node.arrived == []
 
 
 def test_a_body_that_is_slow_arrives(stage: WebStage, node: WebNode) -> None:
-    served = stage.serve({"a": node.port}, timeouts={"request": "500ms", "stall": "1s"})
+    served = stage.serve({"a": node.port}, timeouts={"request": "500ms", "stall": "3s"})
     with RawWeb(served.port) as raw:
-        raw.send(request(b"Content-Length: 12"))
-        drip(raw, b"x" * 12, every_s=0.15)
+        raw.send(request(b"Content-Length: 24"))
+        drip(raw, b"x" * 24, every_s=0.15)  # 3.6 s
         assert raw.answer().status == 200
-    assert node.arrived[0].body == b"x" * 12
+    assert node.arrived[0].body == b"x" * 24
 
 
 def test_slow_clients_do_not_keep_others_waiting(stage: WebStage, node: WebNode) -> None:
@@ -219,7 +219,7 @@ def test_slow_clients_do_not_keep_others_waiting(stage: WebStage, node: WebNode)
         began_s = time.monotonic()
         with client(served.port) as web:
             assert web.get("/").status_code == 200
-        assert time.monotonic() - began_s < 0.5
+        assert time.monotonic() - began_s < 3  # the slow ones have 10 s
     finally:
         for each in slow:
             each.sock.close()
@@ -245,7 +245,7 @@ H2_HEADERS = {
 def test_a_node_gets_one_clean_request_or_none_of_http_2(shared: Shared, shape: str) -> None:
     with RawWeb(shared.secure, tls=shared.tls) as raw:
         raw.send(h2_request(H2_HEADERS[shape]))
-        raw.rest(silent_s=0.25)
+        raw.rest(silent_s=1.0)
     eventually(shared.node.settled, what="the node to have read all")
     assert_clean(shared.node, b"")
 
@@ -253,6 +253,7 @@ def test_a_node_gets_one_clean_request_or_none_of_http_2(shared: Shared, shape: 
 def test_the_shape_of_http_2_is_right_where_nothing_else_is_wrong(shared: Shared) -> None:
     with RawWeb(shared.secure, tls=shared.tls) as raw:
         raw.send(h2_request([(b"x-name", b"a")]))
+        eventually(lambda: shared.node.arrived, what="the request")
         raw.rest(silent_s=0.25)
     assert [arrived.one("x-name") for arrived in shared.node.arrived] == ["a"]
 

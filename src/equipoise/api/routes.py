@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from equipoise import __version__
-from equipoise.api import schemas
+from equipoise.api import cluster, schemas
 from equipoise.api.limits import BodyLimit
 from equipoise.api.ports import Preview, Supervisor
 from equipoise.api.stream import Followers
@@ -35,6 +35,7 @@ def application(supervisor: Supervisor, followers: Followers, on_bug: OnBug) -> 
     app.add_middleware(BodyLimit, max_bytes=MAX_BODY_BYTES)
     app.include_router(_reading(supervisor, followers), prefix="/api/v1")
     app.include_router(_changing(supervisor), prefix="/api/v1")
+    app.include_router(cluster.router(supervisor), prefix="/api/v1/cluster")
     _add_errors(app, on_bug)
     return app
 
@@ -97,7 +98,13 @@ def _answer(preview: Preview) -> schemas.PreviewAnswer:
         schemas.ChangeAnswer(path=change.path, what=change.what, old=change.old, new=change.new)
         for change in preview.changes
     ]
-    return schemas.PreviewAnswer(digest=preview.digest, changes=changes, warnings=list(preview.warnings))
+    return schemas.PreviewAnswer(
+        digest=preview.digest,
+        changes=changes,
+        warnings=list(preview.warnings),
+        revision=preview.revision,
+        peer=preview.peer_said,
+    )
 
 
 def _add_errors(app: FastAPI, on_bug: OnBug) -> None:

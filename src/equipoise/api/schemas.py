@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from equipoise.base.errors import Problem
+from equipoise.config.fields import InterfaceName, SourceAddress
 from equipoise.config.tree import MAX_DOCUMENT_BYTES
 from equipoise.plan.diff import What
 
@@ -52,11 +53,39 @@ class ChangeAnswer(Schema):
 
 
 class PreviewAnswer(Schema):
-    """What a document changes."""
+    """What a document changes; in a pair also its revision, and why the peer has it not: empty where it has."""
 
     digest: str
     changes: list[ChangeAnswer]
     warnings: list[str]
+    revision: int | None = None
+    peer: str | None = None
+
+
+class JoinRequest(Schema):
+    """The other machine of the pair; with `token`, which it gave, it is joined, else invited.
+
+    `peer` is an address, with the port behind it where that is not the usual one.
+    """
+
+    peer: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    token: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    role: Literal["primary", "secondary"] | None = None
+    address: SourceAddress | None = None
+    interface: InterfaceName | None = None
+
+
+class SyncRequest(Schema):
+    """Whose document is to be in force on both, where both were given one."""
+
+    take: Literal["ours", "theirs"] | None = None
+
+
+class HandoverRequest(Schema):
+    """Which groups of addresses are to move, all where there is none; `here`: to this machine."""
+
+    groups: Annotated[list[Literal["primary", "secondary"]], Field(max_length=2)] = []
+    here: bool = False
 
 
 class NodesAnswer(Schema):

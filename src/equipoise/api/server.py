@@ -1,24 +1,19 @@
 """The API's server on a Unix socket that only the owner and the group may open.
 
-uvicorn would make the socket itself with mode 0666, so it is handed ours.  It catches no signals, which are the
-supervisor's, and logs nothing: requests that fail are reported to `on_bug`.
+uvicorn would make the socket itself with mode 0666, so it is handed ours.  Requests that fail are reported to `on_bug`.
 """
 
-import asyncio
 import contextlib
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
-import uvicorn
-
 from equipoise.api.ports import Supervisor
-from equipoise.api.routes import OnBug, application
+from equipoise.api.quiet_server import OnBug, Serving, start, tell_the_loop
+from equipoise.api.routes import application
 from equipoise.api.stream import Followers
 from equipoise.base.errors import EquipoiseError
 from equipoise.base.paths import socket_path
-from equipoise.base.tasks import Tasks
 
 # A few consoles and followers for each operator; beyond that a client is answered 503.
 MAX_CONNECTIONS = 128
@@ -49,32 +44,11 @@ class _Listening:
                 self._path.unlink()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers, and with an event for having started."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
-        try:
-            await super().startup(sockets)
-        finally:
-            self.ready.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Catch none: SIGTERM and SIGINT mean more to the supervisor than to its API."""
-        yield
-
-
 class ApiServer:
     """A server that runs.  It ends with `close`, which also ends streams that clients hold open."""
 
-    def __init__(self, server: _Server, running: asyncio.Task[None], followers: Followers, listening: _Listening):
-        self._server = server
-        self._running = running
+    def __init__(self, serving: Serving, followers: Followers, listening: _Listening) -> None:
+        self._serving = serving
         self._followers = followers
         self._listening = listening
 
@@ -82,8 +56,7 @@ class ApiServer:
         """Answer what is asked, end the streams, and remove the socket."""
         self._listening.remove()
         self._followers.release()
-        self._server.should_exit = True
-        await asyncio.wait([self._running])
+        await self._serving.close()
 
 
 async def serve(supervisor: Supervisor, path: Path, on_bug: OnBug | None = None) -> ApiServer:
@@ -91,29 +64,13 @@ async def serve(supervisor: Supervisor, path: Path, on_bug: OnBug | None = None)
 
     The caller holds the supervisor's lock, so nobody else serves there.  Raises: EquipoiseError or OSError.
     """
-    report = on_bug or _tell_the_loop
+    report = on_bug or tell_the_loop
     followers = Followers()
     listening = _Listening(path)
-    config = uvicorn.Config(
-        application(supervisor, followers, report),
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
-        timeout_graceful_shutdown=1,  # only for a follower that does not read: it is cut
-    )
-    server = _Server(config)
-    running = Tasks(report).spawn("api.serve", server.serve(sockets=[listening.socket]))
-    await server.ready.wait()
-    if not server.started:
+    app = application(supervisor, followers, report)
+    try:
+        serving = await start("api.serve", app, listening.socket, report, max_connections=MAX_CONNECTIONS)
+    except BaseException:
         listening.remove()
-        await running  # raises what kept it from starting
-    return ApiServer(server, running, followers, listening)
-
-
-def _tell_the_loop(name: str, error: BaseException) -> None:
-    asyncio.get_running_loop().call_exception_handler({"message": f"{name} failed", "exception": error})
+        raise
+    return ApiServer(serving, followers, listening)

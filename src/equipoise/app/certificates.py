@@ -3,6 +3,7 @@
 Leaves out the certificates of peers, which show themselves in a handshake.
 """
 
+import asyncio
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from equipoise.config.loading import Document
 from equipoise.config.tree import Path
 from equipoise.plan.compile import files_of
 from equipoise.plan.model import Plan, Service
-from equipoise.state.events import EXPIRING_DAYS, CertificateExpired, CertificateExpiring
+from equipoise.state.events import EXPIRING_DAYS, CertificateExpired, CertificateExpiring, Event
 
 _DAY_S = 86400.0
 
@@ -144,6 +145,21 @@ class Expiries:
             events.append(_event(state, state.not_after_s, state.days_left, has_ended=has_ended))
         self._told = told
         return events
+
+
+class CertificateWatch:
+    """How it stands with the certificates of a plan, as it was found last."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit = emit
+        self._expiries = Expiries()
+        self.states: list[CertificateState] = []
+
+    async def look(self, plan: Plan, now_s: float) -> None:
+        """See how long they are good for, and speak of those that end soon."""
+        self.states = await asyncio.to_thread(watch, plan, now_s)
+        for event in self._expiries.due(self.states, now_s):
+            self._emit(event)
 
 
 def _fingerprint(path: str) -> str:

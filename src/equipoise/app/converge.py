@@ -23,10 +23,7 @@ async def converge(
     Raises: ConfigError or EngineError, with `running` in force again; where there is none yet, nothing is taken back.
     """
     engines = tuple(engines)
-    staged = [(engine, engine.render(plan)) for engine in engines]
-    for engine, artifact in staged:
-        if refusals := await engine.check(artifact):
-            raise _refused(refusals, document)
+    staged = await checked(plan, engines, document)
     try:
         for engine, artifact in staged:
             await engine.apply(artifact)
@@ -34,6 +31,17 @@ async def converge(
         if running is not None:
             await _take_back(running, engines, error)
         raise
+
+
+async def checked(
+    plan: Plan, engines: Iterable[Engine[Any]], document: Document | None = None
+) -> list[tuple[Engine[Any], Any]]:
+    """Return each engine with what the plan means to it; every one would take it.  Raises: ConfigError, EngineError."""
+    staged = [(engine, engine.render(plan)) for engine in engines]
+    for engine, artifact in staged:
+        if refusals := await engine.check(artifact):
+            raise _refused(refusals, document)
+    return staged
 
 
 def _refused(refusals: Sequence[Refusal], document: Document | None) -> EquipoiseError:

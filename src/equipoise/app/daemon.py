@@ -9,7 +9,7 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import uvloop
 
 from equipoise.app.document import DocumentStore
+from equipoise.app.pair.connection import Server
+from equipoise.app.pair.pair import Serving
 from equipoise.app.supervisor import Supervisor
 from equipoise.base.clock import SystemClock
 from equipoise.base.errors import EquipoiseError
@@ -25,30 +27,28 @@ from equipoise.base.processes import raise_file_limit
 from equipoise.state.journal import Journal
 
 
-class ApiServer(Protocol):
-    """What serving the API gives back."""
+class Servers(Serving, Protocol):
+    """What serves the API, and the pair."""
 
-    async def close(self) -> None:
-        """Stop serving."""
-
-
-ServeApi = Callable[[Any, Path], Awaitable[ApiServer]]
+    async def api(self, supervisor: Any, socket_path: Path) -> Server:
+        """Serve the API.  Raises: EquipoiseError or OSError."""
 
 
-def run(site: Path, directories: Directories, serve_api: ServeApi) -> int:
+def run(site: Path, directories: Directories, servers: Servers) -> int:
     """Be the balancer until a signal ends it; return the exit code.  Raises: EquipoiseError where it cannot start."""
     socket_path(directories.api_socket)
     directories.create()
     raise_file_limit()
     with _lock(directories):
-        uvloop.run(_serve(site.absolute(), directories, serve_api))
+        uvloop.run(_serve(site.absolute(), directories, servers))
     return 0
 
 
-async def _serve(site: Path, directories: Directories, serve_api: ServeApi) -> None:
+async def _serve(site: Path, directories: Directories, servers: Servers) -> None:
     clock = SystemClock()
     journal = Journal(directories.state / "events.jsonl", clock)
-    supervisor = Supervisor(DocumentStore(site, directories.state, clock), directories, clock, journal, _announce)
+    store = DocumentStore(site, directories.state, clock)
+    supervisor = Supervisor(store, directories, clock, journal, _announce, serving=servers)
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(supervisor.callback_failed)
@@ -57,7 +57,7 @@ async def _serve(site: Path, directories: Directories, serve_api: ServeApi) -> N
     try:
         await supervisor.start()
         try:
-            api = await serve_api(supervisor, directories.api_socket)
+            api = await servers.api(supervisor, directories.api_socket)
         except (EquipoiseError, OSError):
             await supervisor.fail_to_start()
             raise

@@ -4,28 +4,43 @@ Leaves out the compiling, which is pure (`plan/compile.py`).
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from equipoise.app.certificates import ended, fingerprints, spoiled
 from equipoise.app.names import resolve
+from equipoise.app.ways import find_ways
 from equipoise.base.errors import ConfigError
+from equipoise.base.paths import Directories
+from equipoise.cluster.here import read_here
+from equipoise.cluster.identity import secured
 from equipoise.config.loading import Document, load
 from equipoise.config.models import Catalogue
-from equipoise.plan.compile import compile_plan, files_to_read, names_to_resolve
-from equipoise.plan.inputs import HostFacts
+from equipoise.plan.compile import addresses_to_reach, compile_plan, files_to_read, names_to_resolve, versions_of_names
+from equipoise.plan.inputs import HostFacts, Way
 from equipoise.plan.model import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a plan is compiled from."""
+    """What a plan is compiled from; `text` is what the document was read from."""
 
     document: Document
     facts: HostFacts
+    text: str
 
     def compiled(self) -> Plan:
         """Return the plan."""
         return compile_plan(self.document.site, self.facts)
+
+    def compiled_alone(self) -> Plan:
+        """Return the plan as it were if this machine were not one of a pair."""
+        return compile_plan(self.document.site, replace(self.facts, here=None, secured=None))
+
+
+def own_facts(directories: Directories) -> HostFacts:
+    """Return what this machine's files say of its place in a pair.  Raises: EquipoiseError."""
+    return HostFacts(here=read_here(directories.state), secured=secured(directories.state))
 
 
 async def read(text: str, file: str, catalogue: Catalogue, known: HostFacts, now_s: float) -> Inputs:
@@ -52,7 +67,7 @@ async def read_to_start(
     document = await asyncio.to_thread(load, text, file, catalogue)  # a large one takes seconds
     wrong = await asyncio.to_thread(spoiled, document)
     unusable = ConfigError([each.problem for each in wrong]) if wrong else None
-    return Inputs(document, await _gathered(document, known)), unusable
+    return Inputs(document, await _gathered(document, known), text), unusable
 
 
 async def look_again(inputs: Inputs, now_s: float) -> tuple[Inputs, ConfigError | None]:
@@ -62,15 +77,27 @@ async def look_again(inputs: Inputs, now_s: float) -> tuple[Inputs, ConfigError 
     """
     facts, before = await _gathered(inputs.document, inputs.facts), inputs.facts.files
     if facts.files == before:
-        return Inputs(inputs.document, facts), None
+        return replace(inputs, facts=facts), None
     changed = {path for path, content in facts.files.items() if before.get(path) != content}
     if wrong := await asyncio.to_thread(lambda: spoiled(inputs.document) + ended(inputs.document, changed, now_s)):
         unchanged = {path: before[path] for each in wrong for path in each.paths if path in before}
         facts = replace(facts, files={**facts.files, **unchanged})
-        return Inputs(inputs.document, facts), ConfigError([each.problem for each in wrong])
-    return Inputs(inputs.document, facts), None
+        return replace(inputs, facts=facts), ConfigError([each.problem for each in wrong])
+    return replace(inputs, facts=facts), None
 
 
 async def _gathered(document: Document, known: HostFacts) -> HostFacts:
-    names = await resolve(names_to_resolve(document.site), known)
-    return replace(names, files=await asyncio.to_thread(fingerprints, files_to_read(document.site)))
+    site = document.site
+    names = await resolve(names_to_resolve(site), known, versions_of_names(site))
+    names = replace(names, here=known.here, secured=known.secured)
+    ways = await _ways(addresses_to_reach(site, names), known)
+    files = await asyncio.to_thread(fingerprints, files_to_read(site))
+    return replace(names, files=files, ways=ways)
+
+
+async def _ways(addresses: frozenset[str], known: HostFacts) -> Mapping[str, Way | None]:
+    """Return the way to each address; one that is gone is as it was: a link that flaps must not rewrite the plan."""
+    if not addresses:
+        return {}
+    found = await asyncio.to_thread(find_ways, addresses)
+    return {address: way or known.ways.get(address) for address, way in found.items()}

@@ -30,9 +30,14 @@ class LearnedFile:
             self._written = b""
             return {}
 
-    def keep(self, learned: Mapping[str, Mapping[str, float]]) -> None:
-        """Write what is not written yet.  Raises: OSError."""
+    def keep(self, learned: Mapping[str, Mapping[str, float]]) -> str | None:
+        """Write what is not written yet; return in words why that could not be done, None where it was."""
         content = json.dumps(learned, sort_keys=True).encode()
-        if content != self._written:
+        if content == self._written:
+            return None
+        try:
             replace_file(self._path, content)
-            self._written = content
+        except OSError as error:
+            return f"what was learned of calling AEs could not be kept: {error.strerror}; make room"
+        self._written = content
+        return None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -18,15 +19,27 @@ from equipoise.plan.states import NodeState, NodeStates, Override, node_key, sho
 ACTIONS = ("drain", "disable", "enable", "weight")
 _MAX_WEIGHT = 256
 
+Change = Transition | Literal["reachable", "unreachable"]
+
 
 @dataclass(slots=True)
 class Known:
-    """One node."""
+    """One node.
+
+    Attributes:
+        connected: Whether the last check could connect; where there was none yet, what engines taken over knew.
+    """
 
     service: Service
     node: str
     verdict: Verdict
     outcome: Outcome | None = None
+    connected: bool = True
+
+    @property
+    def reachable(self) -> bool:
+        """False where the node is down, and the last check could not even connect."""
+        return self.verdict.up is not False or self.connected
 
 
 class NodeBook:
@@ -42,7 +55,8 @@ class NodeBook:
 
         Args:
             plan: The plan that is, or is to be, in force.
-            adopted: Node states that running engines had; a node they held to be down stays so until it is checked.
+            adopted: Node states that running engines had; they hold as if checked here: one lost check after a restart
+                takes no node down.
             forget: Whether the plan is in force, so that nodes which left go with their overrides.  Before it is,
                 they are kept: engines serve them still, and the plan may be refused.
 
@@ -52,20 +66,28 @@ class NodeBook:
         for service in plan.services:
             for node in service.nodes:
                 key = node_key(service.name, node.name)
-                held_down = key in adopted and adopted[key].state == "down"
-                self._nodes[key] = _known(service, node, before.get(key), held_down=held_down)
+                self._nodes[key] = _known(service, node, before.get(key), adopted.get(key))
         if not forget:
             self._nodes |= {key: known for key, known in before.items() if key not in self._nodes}
             return None
         return self._forget_overrides()
 
-    def heard(self, key: str, outcome: Outcome) -> Transition | None:
-        """Take a check's outcome; return the change of verdict that follows, if one does."""
+    def heard(self, key: str, outcome: Outcome) -> Change | None:
+        """Take a check's outcome; return what changes with it for the engines, if anything does.
+
+        Returns: `up` or `down` where the verdict changes; `unreachable` or `reachable` where a node that stays down
+            can no longer, or can again, be connected to.
+        """
         known = self._nodes.get(key)
         if known is None:
             return None
-        known.outcome = outcome
-        return known.verdict.feed(ok=outcome.ok)
+        was_reachable = known.reachable
+        known.outcome, known.connected = outcome, outcome.connected
+        if (transition := known.verdict.feed(ok=outcome.ok)) is not None:
+            return transition
+        if known.reachable == was_reachable:
+            return None
+        return "reachable" if known.reachable else "unreachable"
 
     def known(self, key: str) -> Known | None:
         """Return what is known of a node."""
@@ -87,6 +109,25 @@ class NodeBook:
         self._save(changed)
         return matching
 
+    @property
+    def overrides(self) -> Mapping[str, Override]:
+        """Return the operators' overrides."""
+        return self._overrides
+
+    def take(self, overrides: Mapping[str, Override]) -> None:
+        """Have these overrides, of nodes of the plan.  Raises: EquipoiseError, with nothing changed."""
+        self._save({**self._overrides, **overrides})
+
+    @property
+    def answering(self) -> int:
+        """How many nodes answered their last checks."""
+        return sum(known.verdict.up is True for known in self._nodes.values())
+
+    @property
+    def all_down(self) -> bool:
+        """Whether there are nodes, and every one is down."""
+        return bool(self._nodes) and all(known.verdict.up is False for known in self._nodes.values())
+
     def states(self) -> NodeStates:
         """Return the state of every node, for the engines."""
         return {key: self._state(key, known) for key, known in self._nodes.items()}
@@ -96,7 +137,7 @@ class NodeBook:
         node = known.service.node(known.node)
         configured = node.weight if node else 0
         weight = override.weight if override is not None and override.weight is not None else configured
-        return NodeState(shown_state(override, up=known.verdict.up is not False), weight)
+        return NodeState(shown_state(override, up=known.verdict.up is not False), weight, known.reachable)
 
     def _forget_overrides(self) -> str | None:
         stay = {key: override for key, override in self._overrides.items() if key in self._nodes}
@@ -129,14 +170,17 @@ class NodeBook:
         replace_file(self._file, json.dumps(content, indent=1).encode())
 
 
-def _known(service: Service, node: Node, before: Known | None, *, held_down: bool) -> Known:
+def _known(service: Service, node: Node, before: Known | None, adopted: NodeState | None) -> Known:
     """Return what is known of a node from now on: other limits keep the verdict, another check or address starts anew.
 
     A name that moved in the DNS is the same address: its checks go on at the new place.
     """
     health = service.health
     if before is None:
-        return Known(service, node.name, Verdict(health.rise, health.fall, up=False if held_down else None))
+        up = {"up": True, "down": False}.get(adopted.state) if adopted is not None else None
+        connected = adopted is None or adopted.reachable
+        verdict = Verdict(health.rise, health.fall, up=up)
+        return Known(service, node.name, verdict, connected=connected)
     old = before.service.node(node.name)
     if old is None or (before.service.check, old.address) != (service.check, node.address):
         up = False if before.verdict.up is False else None

@@ -21,6 +21,8 @@ def status_document(
     observed: Observation,
     absent: Collection[str],
     certificates: Sequence[CertificateState] = (),
+    *,
+    standby: Collection[str] = frozenset(),
 ) -> dict[str, Any]:
     """Return the status of everything.
 
@@ -30,10 +32,14 @@ def status_document(
         observed: The engines' counters.
         absent: Addresses that services listen on and that are not on this machine.
         certificates: How it stands with the files of TLS.
+        standby: Absent addresses that the peer of a pair has, as it should be.
     """
     states = nodes.states()
-    services = {service.name: _service(service, nodes, states, observed, absent) for service in plan.services}
+    missing = frozenset(absent) - frozenset(standby)
+    services = {service.name: _service(service, nodes, states, observed, missing) for service in plan.services}
     for service in plan.services:
+        if there := sorted({endpoint.host for endpoint in service.listen if endpoint.host in standby}):
+            services[service.name]["at_peer"] = there
         if service.routes:
             services[service.name] |= _routed(service, services)
         if files := {state.key: state.status() for state in certificates if state.service == service.name}:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -16,6 +17,12 @@ from equipoise.base.errors import EquipoiseError
 from equipoise.base.paths import append_to
 
 Process: TypeAlias = subprocess.Popen[bytes]
+_USUAL_PLACES = "/usr/sbin:/sbin:/usr/local/sbin"  # often not in the PATH of who is not root
+
+
+def find_program(name: str, path: str | None = None) -> str | None:
+    """Return where a program is; None where it is not.  `path`: where to look, by default PATH and the usual places."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_USUAL_PLACES}" if path is None else path)
 
 
 def start_detached(
@@ -41,12 +48,17 @@ class Ended:
     output: str
 
 
-def run_to_end(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]) -> Ended:
-    """Run a program that only looks at things, and wait for its end.  Raises: OSError, EquipoiseError when too late."""
+def run_to_end(
+    command: Sequence[str], timeout_s: float, environment: Mapping[str, str], *, given: bytes = b""
+) -> Ended:
+    """Run a program and wait for its end; `given` is what it reads.  Raises: OSError, EquipoiseError when too late.
+
+    Where it is too late the program is killed, so it is one that does what it does at once or not at all.
+    """
     try:
         ended = subprocess.run(
             list(command),
-            stdin=subprocess.DEVNULL,
+            input=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=dict(environment),

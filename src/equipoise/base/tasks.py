@@ -1,7 +1,7 @@
 """Background work that is never lost: each task has a name, an owner, and an end that somebody hears of."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 
 OnFailure = Callable[[str, BaseException], None]
 
@@ -27,6 +27,19 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    def repeat(self, name: str, interval_s: float, step: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Run `step` again and again, `interval_s` seconds between ends and starts; one that fails is reported."""
+
+        async def forever() -> None:
+            while True:
+                try:
+                    await step()
+                except Exception as failure:  # noqa: BLE001 the one place where any failure is caught: a task's end
+                    self._on_failure(name, failure)
+                await asyncio.sleep(interval_s)
+
+        return self.spawn(name, forever())
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None:
@@ -38,15 +51,3 @@ class Tasks:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-async def forever(
-    interval_s: float, step: Callable[[], Coroutine[object, object, None]], on_failure: OnFailure
-) -> None:
-    """Run `step` again and again, `interval_s` seconds between ends and starts; one that fails is reported."""
-    while True:
-        try:
-            await step()
-        except Exception as failure:  # noqa: BLE001 the one place where any failure is caught: a task's end
-            on_failure(step.__name__, failure)
-        await asyncio.sleep(interval_s)

@@ -30,11 +30,13 @@ class NoSupervisorError(EquipoiseError):
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a document would change, or has changed."""
+    """What a document would change, or has changed; its revision in a pair, and why the peer has it not."""
 
     digest: str
     changes: "tuple[Change, ...]"
     warnings: tuple[str, ...]
+    revision: int | None = None
+    peer_said: str | None = None
 
 
 class Client:
@@ -85,6 +87,14 @@ class Client:
         """Replace every gateway process; return the new ones' numbers."""
         return [int(pid) for pid in self._ask("POST", "/gateways/replace")["pids"]]
 
+    def cluster(self) -> dict[str, Any]:
+        """Return the document of `cluster status --json`."""
+        return self._ask("GET", "/cluster")
+
+    def change_cluster(self, what: str, **wanted: Any) -> dict[str, Any]:
+        """Join, leave, sync or hand over; return what became of it.  Raises: EquipoiseError."""
+        return self._ask("POST", f"/cluster/{what}", wanted)
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None, file: str = "") -> dict[str, Any]:
         timeout_s = _ANSWER_TIMEOUT_S if method == "GET" else _CHANGE_TIMEOUT_S
         with self._connected(timeout_s) as http:
@@ -131,7 +141,7 @@ def _preview(answer: dict[str, Any]) -> Preview:
     changes = tuple(
         Change(change["path"], What(change["what"]), change["old"], change["new"]) for change in answer["changes"]
     )
-    return Preview(answer["digest"], changes, tuple(answer["warnings"]))
+    return Preview(answer["digest"], changes, tuple(answer["warnings"]), answer.get("revision"), answer.get("peer"))
 
 
 def _error(answer: "httpx.Response", file: str) -> EquipoiseError:

@@ -21,7 +21,7 @@ from equipoise.base.clock import SystemClock
 from equipoise.base.errors import EquipoiseError
 from equipoise.base.paths import directories
 from equipoise.cli.output import complain
-from equipoise.cli.surroundings import ServeApi, Surroundings
+from equipoise.cli.surroundings import Servers, Surroundings
 
 # The class of all wrong uses of a command.  typer 0.2x carries its own click and gives the class no name.
 _UsageError: type[Any] = typer.BadParameter.mro()[1]
@@ -34,6 +34,7 @@ _EPILOG = """
   equipoise status --watch           what goes on, and what is wrong
   equipoise node drain '*/pacs-a'    take a machine out of all its services
   equipoise plan site.yaml           what would `apply` change?
+  equipoise cluster status           would the pair survive a machine's loss?
 
 Exit codes: 0 good; 1 error, wrong use, no supervisor; 2 a finding (something
 is down, a probe failed, a plan has changes).
@@ -73,8 +74,8 @@ def _errors_in_words() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def build(serve_api: ServeApi) -> typer.Typer:
-    """Return the whole command line; `run` serves the API with `serve_api(supervisor, socket_path)`."""
+def build(servers: Servers) -> typer.Typer:
+    """Return the whole command line; `run` is served by `servers`."""
     app = typer.Typer(
         cls=Commands,
         no_args_is_help=True,
@@ -92,7 +93,7 @@ def build(serve_api: ServeApi) -> typer.Typer:
     ) -> None:
         """Equipoise, a load balancer for medical imaging."""
         context.obj = Surroundings(
-            directories=directories(os.environ, is_root=os.geteuid() == 0), clock=SystemClock(), serve_api=serve_api
+            directories=directories(os.environ, is_root=os.geteuid() == 0), clock=SystemClock(), servers=servers
         )
 
     for found in pkgutil.iter_modules(cli.__path__):

@@ -35,6 +35,18 @@ class Preview(Protocol):
         """Return what is allowed but probably not meant."""
 
 
+class Applied(Preview, Protocol):
+    """What a document has changed, and what became of it in a pair."""
+
+    @property
+    def revision(self) -> int | None:
+        """Return its number; None where there is no pair."""
+
+    @property
+    def peer_said(self) -> str | None:
+        """Return why the peer has it not; nothing where it has."""
+
+
 def register(app: typer.Typer) -> None:
     """Add both commands."""
     app.command(rich_help_panel="Configure")(plan)
@@ -62,12 +74,28 @@ def apply(
 ) -> None:
     """Put SITE.yaml into force, in every engine or in none.
 
-    The supervisor writes it over the file that it was started with and keeps the old one among its revisions.
+    The supervisor writes it over the file that it was started with and keeps the old one among its revisions.  In a
+    pair the peer gets it too.  Exit code 0: it is in force; 2: here, but not on the peer; 1: nothing was changed.
     """
     preview = surroundings(context).client().apply(read_document(site), str(site), force=force)
-    _show(preview, as_json=as_json, nothing=f"nothing to change: plan {preview.digest} runs already")
-    if preview.changes and not as_json:
+    if as_json:
+        echo_json(_json(preview) | {"revision": preview.revision, "peer": preview.peer_said})
+    else:
+        _show(preview, as_json=False, nothing=f"nothing to change: plan {preview.digest} runs already")
+        _show_applied(preview)
+    raise typer.Exit(_FINDING if preview.peer_said else 0)
+
+
+def _show_applied(preview: Applied) -> None:
+    if preview.changes:
         typer.echo(f"plan {preview.digest} is in force")
+    if preview.revision is None:
+        return
+    if preview.peer_said:
+        why = printable(preview.peer_said)
+        typer.secho(f"revision {preview.revision}, here alone: {why}", fg="yellow")
+    else:
+        typer.echo(f"revision {preview.revision}, on both machines")
 
 
 def _preview(around: Surroundings, site: Path) -> tuple[Preview, str]:

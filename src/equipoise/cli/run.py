@@ -25,4 +25,4 @@ def run(
     from equipoise.app.daemon import run as serve  # the engines, FastAPI and uvloop: for this command alone
 
     around = surroundings(context)
-    raise typer.Exit(serve(site, around.directories, around.serve_api))
+    raise typer.Exit(serve(site, around.directories, around.servers))

@@ -70,6 +70,9 @@ def _headline(document: Document) -> Text:
     said = f"{troubled} of {len(services)} services in trouble" if troubled else f"all {len(services)} services up"
     if len(services) == 1:
         said = "its service is in trouble" if troubled else "its service is up"
+    there = sum(bool(service.get("at_peer")) for service in services)
+    if there:
+        said += ", at the peer" if there == len(services) else f", {there} of them at the peer"
     return Text.assemble(
         (printable(document["site"]), "bold"),
         f", plan {document['plan']}: ",
@@ -160,8 +163,18 @@ def _service_line(name: str, service: Document) -> Text:
         (printable(name), "bold"),
         f"  {service['protocol']}  {', '.join(service['listen']) or 'by routes'}  ",
         (state.upper() if state != "up" else "up", f"bold {_STYLE.get(state, 'red')}"),
+        _where(service),
         f"  {service['connections']} open",
     )
+
+
+def _where(service: Document) -> str:
+    """Return that the peer of a pair serves it now, where it does: its state here is what it would be here."""
+    there = service.get("at_peer", [])
+    if not there:
+        return ""
+    hosts = {split_port(each)[0] for each in service["listen"]}
+    return "  at the peer" if hosts <= set(there) else f"  {', '.join(there)} at the peer"
 
 
 def _messages(messages: Document) -> str:

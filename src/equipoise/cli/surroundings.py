@@ -1,18 +1,28 @@
 """What a command finds around it: directories, clock, the API's server to hand on, and the supervisor's client."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import typer
 
 from equipoise.base.clock import Clock
 from equipoise.base.paths import Directories
 from equipoise.cli.client import Client
+from equipoise.plan.model import Secured
 
-# Given the supervisor and the socket's path: something with `close`.  Its types are the API's, which we do not know.
-ServeApi = Callable[[Any, Path], Awaitable[Any]]
+
+class Servers(Protocol):
+    """What a supervisor is served by: each gives something with `close`, of a type that is the API's."""
+
+    async def api(self, supervisor: Any, socket_path: Path) -> Any:
+        """Serve the API."""
+
+    async def pair(self, pair: Any, address: str, port: int, secured: Secured) -> Any:
+        """Serve this half of a pair to the other one."""
+
+    async def invitation(self, inviting: Any, address: str, port: int, own: Path) -> Any:
+        """Serve a machine that wants to join."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +31,7 @@ class Surroundings:
 
     directories: Directories
     clock: Clock
-    serve_api: ServeApi
+    servers: Servers
 
     def client(self) -> Client:
         """Return a client of the supervisor of these directories; it connects when it is used."""

@@ -8,10 +8,13 @@ from collections.abc import Collection, Iterator
 
 from equipoise.base.units import format_duration
 from equipoise.config.base import CheckParams
+from equipoise.config.dicom import Route
 from equipoise.config.fields import IpAddress, numeric, split_port
-from equipoise.config.models import Listener, Route, Service, Site
+from equipoise.config.models import Listener, Service, Site
 from equipoise.config.suited import Finding, unsuited
+from equipoise.config.suited_cluster import unsuited_cluster
 from equipoise.config.suited_hl7 import unsuited_hl7
+from equipoise.config.suited_layer4 import unsuited_layer4, unsuited_network
 from equipoise.config.words import nearest
 
 # Checks of one node never overlap: a timeout longer than the interval delays the next one, ten times make it a fiction.
@@ -31,20 +34,25 @@ def findings(site: Site, written: Collection[str] = ()) -> Iterator[Finding]:
     yield from _routes(site, written)
     yield from _mixed_ports(site)
     yield from _loops(site)
+    yield from unsuited_network(site)
+    yield from unsuited_cluster(site)
     for name, service in site.services.items():
         for finding in _service(service):
             yield Finding(("services", name, *finding.path), finding.message)
 
 
 def _service(service: Service) -> Iterator[Finding]:
-    yield from unsuited(service)
-    yield from unsuited_hl7(service)
+    yield from unsuited_layer4(service)
     yield from _needless_ports(service)
+    yield from _portless(service)
     yield from _pool(service)
-    yield from _tls(service)
     yield from _health(service)
-    yield from _setup(service)
     yield from _families(service)
+    if not service.in_kernel:  # which reads nothing: its keys of layer 7 are refused as they are
+        yield from unsuited(service)
+        yield from unsuited_hl7(service)
+        yield from _tls(service)
+        yield from _setup(service)
 
 
 def _ports_used_twice(site: Site) -> Iterator[Finding]:
@@ -81,8 +89,15 @@ def _needless_ports(service: Service) -> Iterator[Finding]:
         yield Finding(("ports",), "has no effect: every address of listen names its port; take one of the two out")
 
 
+def _portless(service: Service) -> Iterator[Finding]:
+    for entry, text in enumerate(service.listen):
+        if split_port(text)[1] is None and not service.default_ports:
+            said = f"{text!r} names no port, and {service.protocol} has no usual one; write ports, or ADDRESS:PORT"
+            yield Finding(("listen", entry), said)
+
+
 def _pool(service: Service) -> Iterator[Finding]:
-    if not service.nodes and not service.routes:
+    if not service.nodes and not service.routes and not service.in_kernel:
         yield Finding(("nodes",), "has no node and no routes, so it can serve nobody; add a node")
     elif service.nodes and all(node.backup for node in service.nodes.values()):
         yield Finding(("nodes",), "all nodes are backups, so nothing is backed up; leave backup out for at least one")
@@ -91,6 +106,8 @@ def _pool(service: Service) -> Iterator[Finding]:
 def _routes(site: Site, written: Collection[str]) -> Iterator[Finding]:
     targets = {route.to for service in site.services.values() for route in service.routes}
     for name, service in site.services.items():
+        if service.in_kernel:  # it has no use for routes, and none leads to it
+            continue
         for number, route in enumerate(service.routes):
             if route.to in written and route.to not in site.services:
                 continue
@@ -107,6 +124,13 @@ def _route(site: Site, service: Service, route: Route) -> Iterator[tuple[tuple[s
         yield ("to",), f"there is no service {route.to!r}; {nearest(route.to, site.services)}"
     elif target.protocol != service.protocol:
         yield ("to",), f"the service {route.to!r} speaks {target.protocol}, and this one {service.protocol}"
+    elif target.in_kernel:
+        message = (
+            f"the kernel carries the service {route.to!r} ({target.mode}), packet by packet, and an association that "
+            "was read here cannot be handed to it; write `mode: l7_snat` there, or lead to a service of its own with "
+            "the same nodes"
+        )
+        yield ("to",), message
     elif not target.nodes:
         yield ("to",), f"the service {route.to!r} has no nodes; name one that has, since routes do not lead on"
     elif _asks_everybody(target) and not _asks_everybody(service):
@@ -224,7 +248,8 @@ def _calls(host: str, listener: str) -> bool:
 def _health(service: Service) -> Iterator[Finding]:
     health: CheckParams = service.health
     for name, node in service.nodes.items():
-        if not service.listen and not health.port and split_port(node.address)[1] is None:
+        portless = split_port(node.address)[1] is None
+        if portless and not service.listen and not service.in_kernel and not health.port:
             message = f"{node.address!r} names no port, and this service has none of its own; write ADDRESS:PORT"
             yield Finding(("nodes", name, "address"), message)
     if not SHORTEST_INTERVAL_S <= health.interval <= LONGEST_INTERVAL_S:

@@ -12,7 +12,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _NAME = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")
@@ -221,3 +221,5 @@ SourceAddress = Annotated[
     AfterValidator(_source_address),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9A-Fa-f:.]+$", "title": "IP address"}),
 ]
+# IFNAMSIZ, and what the kernel takes (dev_valid_name), but for the quote: rules of nft have names in quotes.
+InterfaceName = Annotated[str, Field(pattern=r'^[^\s/:"]{1,15}$')]

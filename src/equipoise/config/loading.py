@@ -163,7 +163,7 @@ def _nearest_place(values: Mapping[Path, Place], path: Path) -> Place:
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:
-    ordered = sorted(set(problems), key=lambda problem: (problem.line, problem.column, problem.path))
+    ordered = sorted(set(problems), key=lambda problem: (problem.line, problem.column, problem.path, problem.message))
     if (more := len(ordered) - MOST_PROBLEMS) <= 0:
         return ordered
     shown = ordered[:MOST_PROBLEMS]

@@ -1,9 +1,8 @@
 """What a site document may say: keys, types, limits, defaults.  The reference and the JSON Schema are made of this.
 
-Leaves out rules between keys (`crosscheck.py`) and what a document means (`plan/compile.py`).  Checks and balances are
-not known here: they are handed in as a catalogue, and `site_model` builds the models for it.
-
-Source: the timers are those of DICOM PS3.8 section 9.1.4 (ARTIM) and ours; a reason stands beside each limit.
+Leaves out what is particular to one protocol (`dicom.py`, `hl7.py`, `web.py`), rules between keys (`crosscheck.py`) and
+what a document means (`plan/compile.py`).  Checks and balances are not known here: they are handed in as a catalogue,
+and `site_model` builds the models for it.  A reason stands beside each limit.
 """
 
 from collections.abc import Mapping
@@ -13,11 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, ConfigDict, Field, create_model
 
-from equipoise.config.base import CheckParams, Duration, DurationOrZero, Port, Size, Strict
+from equipoise.config.base import CheckParams, Duration, DurationOrZero, Port, Strict
+from equipoise.config.cluster import Cluster
+from equipoise.config.dicom import Dicom, Route
 from equipoise.config.fields import (
-    AeTitle,
-    AeTitlePattern,
     CidrText,
+    InterfaceName,
     ListenAddress,
     Name,
     NodeAddress,
@@ -33,7 +33,6 @@ from equipoise.config.words import one_or_more, word
 from equipoise.templates.model import Template
 
 MOST_USES = 100  # each one is several services
-SERVICE_WORDS = ("store", "query", "retrieve", "worklist", "mpps", "commitment")
 
 Connections = Annotated[int, Field(ge=1, le=1_000_000)]  # beyond what one machine holds open
 
@@ -55,8 +54,7 @@ class Listener(NamedTuple):
     entry: int
 
 
-ServiceWord = Annotated[str, *word(SERVICE_WORDS)]
-Mode = Annotated[str, *word(("l7_snat",), later=("l4_dr", "l4_nat"))]
+Mode = Annotated[str, *word(("l7_snat", "l4_dr", "l4_nat"))]
 
 
 class Node(Strict):
@@ -78,8 +76,8 @@ class Persistence(Strict):
 
     by: Annotated[str, *word(("none", "source_ip", "calling_ae", "cookie"))] | None = None
     """What a client is known by: nothing, its IP address, its calling AE title, or a cookie.  By default `cookie` for
-    `http` and `https`, whose `fallback` is the IP address; `source_ip` for `https` that is passed through; `none`
-    elsewhere."""
+    `http` and `https`, whose `fallback` is the IP address; `source_ip` for `https` that is passed through, and for both
+    in `l4_dr` and `l4_nat`; `none` elsewhere."""
     ttl: Duration = 1800.0
     """How long a node is remembered, from the start of the client's last association or request."""
     fallback: Annotated[str, *word(("none", "source_ip"))] = "source_ip"
@@ -94,51 +92,6 @@ class Persistence(Strict):
     """With `source_ip`: IPv4 clients that share so many leading bits share a node."""
     mask6: Annotated[int, Field(ge=1, le=128)] = 64
     """With `source_ip`: the same for IPv6, where one machine often has a whole /64."""
-
-
-class Dicom(Strict):
-    """What is particular to a DICOM service."""
-
-    LATER: ClassVar[Mapping[str, str]] = {
-        "replay": "an association whose node dies ends with an abort, and the sender sends again",
-        "shared_store": "it goes together with replay, which comes then",
-    }
-    called_ae_allow: Annotated[tuple[AeTitlePattern, ...], one_or_more(AeTitlePattern)] = ()
-    """Called AE titles that are let in; `*` stands for any text, `?` for one character.  Empty: every title."""
-    calling_ae_allow: Annotated[tuple[AeTitlePattern, ...], one_or_more(AeTitlePattern)] = ()
-    """Calling AE titles that are let in, written likewise.  Empty: every title."""
-    node_called_ae: AeTitle | None = None
-    """The called AE title that nodes are given instead of the sender's.  By default it is passed on as it came."""
-    connect_timeout: Duration = 2.0
-    """How long one node may take to accept the connection before the next is tried."""
-    setup_timeout: Duration = 20.0
-    """How long an association may take to be set up in all, over all nodes that are tried."""
-    artim: Duration = 30.0
-    """How long a client may take to send its association request, or to close after its end."""
-    idle_timeout: Duration = 43200.0
-    """How long an association may be silent on both sides; modalities keep one open for hours."""
-    stall_timeout: Duration = 120.0
-    """How long a peer may leave a PDU unfinished, or the bytes unread that are sent to it."""
-    max_associate: Annotated[Size, Field(ge=4096, le=1 << 20)] = 128 * 1024
-    """The longest association request or answer; real ones have up to 21 kB."""
-
-
-class Route(Strict):
-    """Which association requests go to the pool of another service: those that meet every condition given here."""
-
-    model_config = ConfigDict(title="Route")
-
-    called_ae: Annotated[tuple[AeTitlePattern, ...], one_or_more(AeTitlePattern)] = ()
-    """Called AE titles; `*` stands for any text, `?` for one character."""
-    calling_ae: Annotated[tuple[AeTitlePattern, ...], one_or_more(AeTitlePattern)] = ()
-    """Calling AE titles, written likewise."""
-    service: Annotated[tuple[ServiceWord, ...], one_or_more(ServiceWord)] = ()
-    """What is asked for, read from the presentation contexts: `store`, `query`, `retrieve`, `worklist`, `mpps`,
-    `commitment`."""
-    from_: Annotated[tuple[CidrText, ...], one_or_more(CidrText), Field(alias="from")] = ()
-    """Networks that the client is in."""
-    to: Name
-    """The service whose pool takes the association: its nodes, balance, persistence, limits and health."""
 
 
 class PassiveHealth(Strict):
@@ -163,13 +116,25 @@ class Gateway(Strict):
     """How many there are; services are spread over them, and a service belongs to exactly one."""
 
 
+class Network(Strict):
+    """The addresses of this machine."""
+
+    manage_addresses: bool = False
+    """Whether the addresses in `listen` are put on an interface here, told to the neighbours, and taken away on a stop.
+    By default they are expected to be there."""
+    interface: Annotated[tuple[InterfaceName, ...], Field(max_length=8), one_or_more(InterfaceName)] = ()
+    """Where clients come in; with `manage_addresses` the first is the one that gets the addresses.  By default the one
+    whose network the address is in."""
+
+
 class Service(Strict):
     """One virtual service: addresses, ports, a protocol and a pool of nodes."""
 
     protocol: Annotated[str, *word(PROTOCOLS)]
     """What the service speaks.  `https` without `tls` is passed through to nodes as it is."""
     mode: Mode = "l7_snat"
-    """How traffic travels: `l7_snat` ends the client's connection here and opens another one to the node."""
+    """How traffic travels: `l7_snat` ends the client's connection here and opens another one to the node.  `l4_dr` and
+    `l4_nat` leave it to the kernel: with `l4_dr` the node answers the client directly, with `l4_nat` through here."""
     listen: Annotated[tuple[ListenAddress, ...], one_or_more(ListenAddress)] = ()
     """One address of this balancer, or a list: `ADDRESS`, `ADDRESS:PORT`; IPv6 in quotes, `'[IPv6]:PORT'`.  A service
     that only routes of others lead to has none."""
@@ -178,7 +143,7 @@ class Service(Strict):
     `http`, 443 for `https`, 17035 for `xds`, and for `dicomweb` and `fhir` 80, with `tls` 443."""
     balance: str | None = None
     """How a node is picked for new work.  By default `least_work` for `dicom`, `round_robin` for `hl7`, `xds` and
-    `fhir`, `least_connections` for the others."""
+    `fhir`, `least_connections` for the others and wherever the kernel carries."""
     persistence: Persistence = Persistence()
     """How a client finds the node again that it had before."""
     health: CheckParams
@@ -208,11 +173,16 @@ class Service(Strict):
     queue_wait: Duration = 5.0
     """How long an association, request or connection waits for a node below its limit before it is turned away."""
     source_address: SourceAddress | None = None
-    """The address that nodes are called from, where this machine has several."""
-    on_down: Literal["keep", "cut"] = "keep"
-    """What is open on a node that goes down: `keep` lets it go on to its end, `cut` ends it at once."""
+    """The address that nodes are called from, where this machine has several.  In `l4_nat` it goes with
+    `masquerade`."""
+    masquerade: bool = False
+    """With `l4_nat`: nodes see this machine's address instead of the client's, so that their answers come back here
+    whatever their default gateway is."""
+    on_down: Literal["keep", "cut"] | None = None
+    """What is open on a node that goes down: `keep` lets it go on to its end, `cut` ends it at once.  By default
+    `keep`, and in `l4_dr` and `l4_nat` `cut`, which acts there only when the check could not connect."""
     timeouts: Timeouts = Timeouts()
-    """How long peers may take; those of DICOM and HL7 stand under `dicom` and `hl7`."""
+    """How long peers may take; those of DICOM and HL7 stand under `dicom` and `hl7`, except in `l4_dr`."""
     http: Http = Http()
     """What is particular to HTTP."""
     dicom: Dicom = Dicom()
@@ -233,7 +203,7 @@ class Service(Strict):
     @property
     def reads_http(self) -> bool:
         """Return whether HTTP is read here, request by request."""
-        return self.traits.reads_http and not self.is_passed_through
+        return self.traits.reads_http and not self.is_passed_through and not self.in_kernel
 
     @property
     def always_secure(self) -> bool:
@@ -244,14 +214,32 @@ class Service(Strict):
         return not self.tls.ports or not plain or self.http.redirect_to_https
 
     @property
+    def in_kernel(self) -> bool:
+        """Return whether the kernel carries it, packet by packet."""
+        return self.mode != "l7_snat"
+
+    @property
+    def engine(self) -> str:
+        """Return who carries it."""
+        return "layer4" if self.in_kernel else self.traits.engine
+
+    @property
     def known_by(self) -> str:
         """Return what a client is known by: as written, else what is usual for the protocol."""
-        return self.persistence.by or ("source_ip" if self.is_passed_through else self.traits.persistence)
+        usual = "source_ip" if self.is_passed_through else self.traits.persistence
+        if self.in_kernel and usual == "cookie":
+            usual = "source_ip"
+        return self.persistence.by or usual
 
     @property
     def picked_by(self) -> str:
-        """Return how a node is picked: as written, else what is usual for the protocol."""
-        return self.balance or self.traits.balance
+        """Return how a node is picked: as written, else what is usual for the protocol and the mode."""
+        return self.balance or ("least_connections" if self.in_kernel else self.traits.balance)
+
+    @property
+    def when_down(self) -> str:
+        """Return what becomes of what is open on a node that goes down."""
+        return self.on_down or ("cut" if self.in_kernel else "keep")
 
     @property
     def default_ports(self) -> tuple[int, ...]:
@@ -322,9 +310,7 @@ class Site(Strict):
     model_config = ConfigDict(json_schema_extra=_services_or_use)
 
     LATER: ClassVar[Mapping[str, str]] = {
-        "network": "bring the addresses up yourself; a service whose address is missing waits for it",
         "api": "the API is a Unix socket in the runtime directory",
-        "cluster": "this version runs on one machine",
     }
     site: Name
     """The name of the site, shown in status and events."""
@@ -334,6 +320,10 @@ class Site(Strict):
     """Site templates that make services."""
     gateway: Gateway = Gateway()
     """The processes that carry DICOM and HL7."""
+    network: Network = Network()
+    """The addresses of this machine."""
+    cluster: Cluster | None = None
+    """The pair of machines that this one belongs to.  By default it stands alone."""
     drain_timeout: Duration = 30.0
     """How long open associations may go on when everything is told to stop."""
 

@@ -67,6 +67,8 @@ def reference_files(catalogue: Catalogue) -> dict[str, str]:
 _KEY_OF = {
     "Use": "use",
     "Gateway": "gateway",
+    "Network": "network",
+    "Cluster": "cluster",
     "Service": "services.NAME",
     "Node": "services.NAME.nodes.NAME",
     "Persistence": "services.NAME.persistence",

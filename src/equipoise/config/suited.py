@@ -1,7 +1,8 @@
 """Rules between a service's protocol and its other keys: what one protocol can do and another cannot.
 
-Leaves out rules that hold for every protocol (`crosscheck.py`), and those within HL7 (`suited_hl7.py`).  A key that
-would have no effect is refused, because who wrote it expects one.
+Leaves out rules that hold for every protocol (`crosscheck.py`), those within HL7 (`suited_hl7.py`), and services that
+the kernel carries, of which nothing is read (`suited_layer4.py`).  A key that would have no effect is refused, because
+who wrote it expects one.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,6 @@ def unsuited(service: Service) -> Iterator[Finding]:
     yield from _not_dicom(service)
     if service.protocol == "hl7":
         return
-    yield from _ports(service)
     yield from _tls(service)
     yield from _node_tls(service)
     if not service.reads_http:
@@ -98,13 +98,6 @@ def _not_dicom(service: Service) -> Iterator[Finding]:
         yield Finding(("balance",), said)
     if not service.listen:
         yield Finding(("listen",), "missing: nobody can reach this service; routes lead to dicom alone")
-
-
-def _ports(service: Service) -> Iterator[Finding]:
-    for entry, text in enumerate(service.listen):
-        if split_port(text)[1] is None and not service.default_ports:
-            said = f"{text!r} names no port, and {service.protocol} has no usual one; write ports, or ADDRESS:PORT"
-            yield Finding(("listen", entry), said)
 
 
 def _tls(service: Service) -> Iterator[Finding]:

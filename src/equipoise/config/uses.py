@@ -73,7 +73,7 @@ def _persistence(entry: Entry) -> Iterator[Finding]:
     if kept and not any(can_keep(entry, part, kept) for part in entry.parts):
         said = (
             f"no service of template {entry.template.name} can keep clients so: cookie is for web browsers, calling_ae "
-            "for DICOM; write source_ip, or take it out"
+            "for DICOM, both of them in l7_snat; write source_ip, or take it out"
         )
         yield entry.finding(said, "persistence")
 
@@ -85,15 +85,23 @@ def can_keep(entry: Entry, part: str, kept: Persistence) -> bool:
     service: dict[str, Any] = {**entry.template.services[part], **changed}
     protocol = PROTOCOLS.get(str(service.get("protocol")), PROTOCOLS["tcp"])
     passed_through = service.get("protocol") == "https" and not service.get("tls")
-    usual = "source_ip" if passed_through else protocol.persistence
+    kernel = _in_kernel(entry, part)
+    by_address = passed_through or (kernel and protocol.persistence == "cookie")
+    usual = "source_ip" if by_address else protocol.persistence
     by = kept.by or service.get("persistence", {}).get("by", usual)
-    if service.get("protocol") == "hl7" and not _by_connection(service.get("hl7")):
+    if service.get("protocol") == "hl7" and not kernel and not _by_connection(service.get("hl7")):
         return kept.by == "none"
     if by == "cookie":
-        return protocol.reads_http and not passed_through
+        return protocol.reads_http and not passed_through and not kernel
     if by == "calling_ae":
-        return service.get("protocol") == "dicom"
+        return service.get("protocol") == "dicom" and not kernel
     return kept.by is not None or (by != "none" and not _OF_COOKIES & kept.model_fields_set)
+
+
+def _in_kernel(entry: Entry, part: str) -> bool:
+    """Say whether the kernel carries a part, so that clients are known by their address alone."""
+    says = entry.use.services.get(part, {}).get("mode") or entry.use.mode or entry.template.services[part].get("mode")
+    return says in ("l4_dr", "l4_nat")
 
 
 def _by_connection(hl7: object) -> bool:

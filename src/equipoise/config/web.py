@@ -41,7 +41,7 @@ class Http(Strict):
 
 
 class Timeouts(Strict):
-    """How long peers may take, for all protocols but dicom and hl7."""
+    """How long peers may take, for all protocols but dicom and hl7; in `l4_dr`, `idle` alone and for every protocol."""
 
     connect: Duration = 2.0
     """How long one node may take to accept a connection before another is tried."""
@@ -49,7 +49,8 @@ class Timeouts(Strict):
     """How long a client may take to send the headers of a request."""
     idle: Duration | None = None
     """How long a connection may be silent: between requests, by default 60s; with `tcp`, and `https` passed through,
-    at all, by default 12h."""
+    at all, by default 12h.  In `l4_dr` a connection that is silent for longer, by default 3h, is forgotten and reset at
+    its next packet; TCP's keepalive comes after 2h."""
     stall: Duration = 300.0
     """How long a client may leave an upload unfinished without sending a byte of it, or an answer unread."""
     response: Duration = 600.0

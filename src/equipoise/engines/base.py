@@ -1,13 +1,15 @@
 """The engine interface.  `render` is pure, so every engine has golden tests on any machine."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from equipoise.plan.model import Plan
+from equipoise.plan.soft import SoftState
 from equipoise.plan.states import NodeState, NodeStates
 
 Artifact = TypeVar("Artifact")
+MOST_SHARED = 65_536  # entries of a table that a peer is told of: a hospital's workstations many times over
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,3 +179,31 @@ class Engine(Protocol[Artifact]):
 
     def hurry(self) -> None:
         """Have a stop that is under way end at once."""
+
+    # What a pair of machines needs
+
+    async def fault(self) -> str | None:
+        """Return why it cannot carry now what it should, so that a peer had better; None where it can."""
+
+    def share(self, tell: Callable[[SoftState], None] | None) -> None:
+        """Have `tell` called with what is learned of clients and flows, from now on; None: with nothing more."""
+
+    async def soft_state(self) -> SoftState:
+        """Return all that is known of clients and flows, at most `MOST_SHARED` of each table.  Raises: EngineError."""
+
+    async def merge(self, state: SoftState) -> None:
+        """Take over what a peer knows; what does not fit the plan is left out.  Raises: EngineError."""
+
+
+class SharesNothing:
+    """What an engine does for a pair that learns nothing from traffic."""
+
+    def share(self, tell: Callable[[SoftState], None] | None) -> None:
+        """Do nothing."""
+
+    async def soft_state(self) -> SoftState:
+        """Return nothing."""
+        return {}
+
+    async def merge(self, state: SoftState) -> None:
+        """Do nothing."""

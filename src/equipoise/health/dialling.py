@@ -33,6 +33,12 @@ _WORDS = {
     errno.EACCES: "not allowed to connect: a firewall rule of this machine",
     errno.EPERM: "not allowed to connect: a firewall rule of this machine",
 }
+# Nobody answered at the node's address: what an EADDRNOTAVAIL or EACCES says is about this machine, not about the node.
+_NOBODY = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT})
+
+
+class UnreachableError(PeerError):
+    """No TCP connection came about, and not for anything that this machine lacks."""
 
 
 class StreamLink:
@@ -118,7 +124,8 @@ class StreamLink:
 async def connect(host: str, port: int, source_address: str | None) -> socket.socket:
     """Return a connection to a numeric address.
 
-    Raises: PeerError with what went wrong, in plain words; EquipoiseError where this machine cannot even try.
+    Raises: UnreachableError where nobody took it, PeerError for what else went wrong, in plain words; EquipoiseError
+    where this machine cannot even try.
     """
     try:
         return await _connected(host, port, source_address)
@@ -133,7 +140,7 @@ async def connect(host: str, port: int, source_address: str | None) -> socket.so
                 f"cannot call {host} from {source_address}: {_same_family(host, source_address)}; "
                 "set health.source_address to an address of this machine that reaches the node"
             ) from None
-        raise PeerError(plain(error)) from None
+        raise (UnreachableError if error.errno in _NOBODY else PeerError)(plain(error)) from None
 
 
 async def open_link(
@@ -161,13 +168,13 @@ async def open_link(
 
 
 async def addresses(host: str, port: int) -> list[str]:
-    """Return the numeric addresses of a host, in the system's order.  Raises: PeerError where it has none."""
+    """Return the numeric addresses of a host, in the system's order.  Raises: UnreachableError where it has none."""
     if numeric(host) is not None:  # without the thread that a name takes
         return [host]
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):
-        raise PeerError(unresolved(host)) from None
+        raise UnreachableError(unresolved(host)) from None
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

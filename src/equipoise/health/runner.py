@@ -153,7 +153,7 @@ class HealthRunner:
     async def _probe(self, asked: _Asked) -> Outcome:
         question = asked.question
         if question.host is None:
-            return Outcome(False, unresolved(question.name), self._clock.wall(), 0.0)
+            return Outcome(False, unresolved(question.name), self._clock.wall(), 0.0, connected=False)
         asked.probing = True
         outcome = await ask(question, self._catalogue, self._clock)
         asked.probing = False

@@ -14,9 +14,11 @@ from equipoise.config.base import CheckParams
 from equipoise.config.parts import PARTS_KEY, Part, parts_of
 from equipoise.plan.model import (
     CertificateFile,
+    Cluster,
     Dicom,
     Hl7,
     Http,
+    ManagedAddress,
     Node,
     NodeTls,
     PassiveHealth,
@@ -51,6 +53,9 @@ _SHOWN_OTHERWISE = (
     "routes",
     "reads_http",
     "always_secure",
+    "layer4",
+    "addresses",
+    "cluster",
     *_PARTS,
 )
 _KEYS = {"gateway_workers": "gateway.workers", "fingerprint": "content of the files"}
@@ -80,13 +85,52 @@ def diff(old: Plan | None, new: Plan) -> tuple[Change, ...]:
     """Return what changes from `old`, or from nothing, to `new`; empty exactly where both mean the same."""
     if old is None:
         added = (Change(f"services.{each.name}", What.ADD, None, _service_summary(each)) for each in new.services)
-        return (Change("site", What.ADD, None, new.site), *added)
-    return (*_fields("", old, new), *_services(old, new))
+        return (
+            Change("site", What.ADD, None, new.site),
+            *_addresses((), new.addresses),
+            *_cluster(None, new.cluster),
+            *added,
+        )
+    return (
+        *_fields("", old, new),
+        *_addresses(old.addresses, new.addresses),
+        *_cluster(old.cluster, new.cluster),
+        *_services(old, new),
+    )
 
 
 def to_text(changes: tuple[Change, ...]) -> str:
     """Return the changes for a person, one in a line."""
     return "\n".join(change.to_text() for change in changes) or "no changes"
+
+
+def _addresses(old: tuple[ManagedAddress, ...], new: tuple[ManagedAddress, ...]) -> Iterator[Change]:
+    """Yield the addresses that are put on an interface or taken from it; an address has one interface."""
+    before, after = ({each.host: f"{each.host} on {each.interface}" for each in some} for some in (old, new))
+    for host in sorted({*before, *after}):
+        yield from _value(
+            "network.manage_addresses", *((each[host],) * 2 if host in each else None for each in (before, after))
+        )
+
+
+def _cluster(old: Cluster | None, new: Cluster | None) -> Iterator[Change]:
+    """Yield what changes of the pair: its settings, and which addresses move together."""
+    before, after = _cluster_values(old), _cluster_values(new)
+    for key in dict.fromkeys((*before, *after)):
+        yield from _value(f"cluster.{key}", before.get(key), after.get(key))
+
+
+def _cluster_values(cluster: Cluster | None) -> dict[str, _Shown]:
+    if cluster is None:
+        return {}
+    plain = ("peer", "address", "interface", "role", "advert_s", "preempt", "port")
+    values = {name.removesuffix("_s"): (getattr(cluster, name), _text(name, getattr(cluster, name))) for name in plain}
+    known = cluster.secured
+    values["joined"] = (known, f"with the certificates {known.fingerprint[:8]}" if known is not None else "no")
+    for group in cluster.groups:
+        text = ", ".join(f"{each.host} on {each.interface}" for each in group.addresses)
+        values[f"addresses of the {group.name}"] = ((group.router_id, group.addresses), f"{text} ({group.router_id})")
+    return values
 
 
 def _services(old: Plan, new: Plan) -> Iterator[Change]:
@@ -105,9 +149,19 @@ def _service(path: str, old: Service, new: Service) -> Iterator[Change]:
     yield from _fields(path, old, new)
     yield from _health(f"{path}.health", old, new)
     yield from _value(f"{path}.routes", *((each.routes, _routes_text(each.routes)) for each in (old, new)))
+    yield from _layer4(path, old, new)
     for part in _PARTS:
+        if part == "timeouts" and "layer4" in (old.engine, new.engine):
+            continue  # those of HAProxy; the kernel's one is shown above
         yield from _part(f"{path}.{part}", getattr(old, part), getattr(new, part))
     yield from _nodes(f"{path}.nodes", old, new)
+
+
+def _layer4(path: str, old: Service, new: Service) -> Iterator[Change]:
+    before, after = old.layer4, new.layer4
+    for key, name in (("interfaces", "interfaces"), ("masquerade", "masquerade"), ("timeouts.idle", "idle_s")):
+        values = (getattr(before, name), getattr(after, name))
+        yield from _value(f"{path}.{key}", *((value, _text(name, value)) for value in values))
 
 
 def _part(path: str, old: _Values | None, new: _Values | None) -> Iterator[Change]:
@@ -138,11 +192,18 @@ def _nodes(path: str, old: Service, new: Service) -> Iterator[Change]:
         before = old.node(node.name)
         if before is None:
             yield Change(f"{path}.{node.name}", What.ADD, None, _node_summary(node))
-        elif before.address != node.address:  # host and port follow from it
-            yield from _fields(f"{path}.{node.name}", replace(before, host=node.host, port=node.port), node)
         else:
-            yield from _fields(f"{path}.{node.name}", before, node)
+            yield from _fields(
+                f"{path}.{node.name}", _but_for_what_follows(before, node, same_mode=old.mode == new.mode), node
+            )
     yield from _order(path, [node.name for node in old.nodes], [node.name for node in new.nodes])
+
+
+def _but_for_what_follows(old: Node, new: Node, *, same_mode: bool) -> Node:
+    """Return the old node with what follows from another address, and in another mode, as it is now."""
+    if old.address != new.address:
+        return replace(old, host=new.host, port=new.port, interface=new.interface, router=new.router)
+    return old if same_mode else replace(old, interface=new.interface, router=new.router)
 
 
 def _order(path: str, old: list[str], new: list[str]) -> Iterator[Change]:

@@ -29,6 +29,8 @@ class Node:
         port: None means the port that the client came to.
         weight: As configured; 0 takes no new work.
         max_connections: Associations open at once, or None for no limit of its own.
+        interface: With `l4_dr`, where packets for it go out; None where it is not on a segment of this machine.
+        router: With `l4_dr`, the router that it is behind; None where there is none, as there should be.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Node:
     weight: int
     max_connections: int | None
     backup: bool
+    interface: str | None = None
+    router: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ class Route:
     """Requests for the pool of service `to`: those that meet every condition; an empty one is met by all.
 
     Attributes:
-        service: Words of `config.models.SERVICE_WORDS`.
+        service: Words of `config.dicom.SERVICE_WORDS`.
         source: Networks.
     """
 
@@ -194,6 +198,88 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer4:
+    """What is particular to a service that the kernel carries.
+
+    Attributes:
+        interfaces: Where clients' packets come in, with `l4_dr`; empty while that is not known.
+        idle_s: How long a flow that says nothing is remembered, with `l4_dr`.
+        masquerade: Whether nodes see this machine's address instead of the client's, with `l4_nat`.
+    """
+
+    interfaces: tuple[str, ...] = ()
+    idle_s: float = 10800.0
+    masquerade: bool = False
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ManagedAddress:
+    """An address that this balancer puts on an interface of its machine, and takes away again."""
+
+    host: str
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class VipGroup:
+    """Addresses that move together from machine to machine.
+
+    Attributes:
+        name: `primary` or `secondary`: on which machine they are while both work.
+        router_id: VRRP's virtual router identifier.
+        at_home: Whether this machine is that one.
+    """
+
+    name: str
+    router_id: int
+    at_home: bool
+    addresses: tuple[ManagedAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """The files with which this machine and its peer know each other, which joining made.
+
+    Attributes:
+        own: Certificate and key of this machine, in one file.
+        peer: The certificate of the other one.
+        fingerprint: What stands for the content of both.
+    """
+
+    own: str
+    peer: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The pair, as this machine sees it.
+
+    Attributes:
+        role: `primary` or `secondary`.
+        address: This machine's, from which it talks to its peer.
+        interface: Where it hears its peer.
+        port: Where the two talk by TLS; that of the HAProxies is the next one.
+        secured: None while the two have not joined; then they share addresses alone.
+    """
+
+    role: str
+    address: str
+    peer: str
+    interface: str
+    advert_s: float
+    preempt: bool
+    port: int
+    groups: tuple[VipGroup, ...]
+    secured: Secured | None = None
+
+    @property
+    def peer_role(self) -> str:
+        """Return what the other machine is."""
+        return "secondary" if self.role == "primary" else "primary"
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One virtual service, whole.
 
@@ -230,6 +316,7 @@ class Service:
     timeouts: Timeouts = Timeouts()
     http: Http = Http()
     hl7: Hl7 = Hl7()
+    layer4: Layer4 = Layer4()
 
     def node(self, name: str) -> Node | None:
         """Return the node of that name."""
@@ -238,13 +325,27 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that the engines are to do.  `digest` is 12 hexadecimal digits of what it holds."""
+    """Everything that the engines are to do.
+
+    Attributes:
+        digest: 12 hexadecimal digits of what it holds.
+        addresses: Those that this balancer is to bring up itself.
+        cluster: The pair; None where this machine stands alone.
+    """
 
     site: str
     services: tuple[Service, ...]
     gateway_workers: int
     drain_timeout_s: float
     digest: str
+    addresses: tuple[ManagedAddress, ...] = ()
+    cluster: Cluster | None = None
+
+    @property
+    def vips(self) -> tuple[ManagedAddress, ...]:
+        """Return the addresses that this balancer brings up, alone or in turn with its peer."""
+        groups = self.cluster.groups if self.cluster is not None else ()
+        return (*self.addresses, *(address for group in groups for address in group.addresses))
 
     def service(self, name: str) -> Service | None:
         """Return the service of that name."""

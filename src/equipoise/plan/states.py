@@ -21,10 +21,16 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """One node, now.  `weight` is the effective one: the operator's, else the plan's."""
+    """One node, now.
+
+    Attributes:
+        weight: The effective one: the operator's, else the plan's.
+        reachable: False where the node is down because its check could not even connect.
+    """
 
     state: StateName
     weight: int
+    reachable: bool = True
 
     @property
     def takes_work(self) -> bool:

@@ -50,6 +50,7 @@ class PolicyKind:
     Attributes:
         name: What `balance` says.
         weighs_work: Whether it asks for `Candidate.work`, which costs a little to know.
+        counts: Whether it asks for `Candidate.connections`.
         ramps: Whether a node that returns starts slowly.
         pins: Whether a client's node follows from the client and the nodes alone, so that it can be waited for.
     """
@@ -57,5 +58,6 @@ class PolicyKind:
     name: str
     make: Callable[[], Policy]
     weighs_work: bool = False
+    counts: bool = False
     ramps: bool = True
     pins: bool = False

@@ -21,4 +21,4 @@ class LeastConnections:
         return self._turns.take(chosen.name)
 
 
-POLICY = PolicyKind(name="least_connections", make=LeastConnections)
+POLICY = PolicyKind(name="least_connections", make=LeastConnections, counts=True)

@@ -11,7 +11,8 @@ All times are of one machine's monotonic clock.  A delivery is a line of a recei
 - *Out of order*: two messages of one sender and one key, of which the one that was first sent later was first delivered
   earlier.  First deliveries alone are compared: a message that is sent again comes behind those after it.  Messages of
   different senders have no order, but for this: who waits for an answer before another sender speaks is protected by
-  *early* and *lost*.
+  *early* and *lost*.  A message that was refused when it was sent again is not compared: the receiver that had it first
+  may have stood still, and takes it in when nobody waits for it any more.
 
 Leaves out messages that asked for no answer and were not delivered: nobody promised anything.
 """
@@ -122,7 +123,7 @@ def _out_of_order(sent: Iterable[Sent], delivered: Mapping[str, Sequence[Taken]]
     latest: dict[tuple[str, str], tuple[float, str]] = {}
     told: set[str] = set()
     for one in sent:
-        if one.control_id not in delivered:
+        if one.control_id not in delivered or _may_come_late(one):
             continue
         at_s = delivered[one.control_id][0].at_s
         for of in _keys(one, key):
@@ -131,6 +132,10 @@ def _out_of_order(sent: Iterable[Sent], delivered: Mapping[str, Sequence[Taken]]
                 told.add(before)
                 yield before
             latest[one.sender, of] = max((before_s, before), (at_s, one.control_id))
+
+
+def _may_come_late(sent: Sent) -> bool:
+    return sent.accepted_at_s is None and len(sent.sends_s) > 1
 
 
 def _keys(sent: Sent, key: Key) -> Sequence[str]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from equipoise.base.errors import EquipoiseError
 from equipoise.sim.peers import Peer
-from equipoise.sim.site import AE_TITLE, Places, archive_program, free_port, receiver_program
+from equipoise.sim.ports import free_port
+from equipoise.sim.site import AE_TITLE, Places, archive_program, receiver_program
 from equipoise.sim.workload import Fronts
 from equipoise.templates.model import Template
 from equipoise.templates.reader import names, read

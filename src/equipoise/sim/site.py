@@ -6,20 +6,19 @@ them all, by their process ids.  Leaves out the devices (`workload.py`).
 """
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from random import SystemRandom
 from signal import SIGKILL, SIGTERM
 from typing import Protocol
 
 from equipoise.base.processes import Process, kill, start_detached, start_ready
 from equipoise.sim.hl7_ledger import Taken, read_ledger
 from equipoise.sim.peers import Peer
+from equipoise.sim.ports import free_port
 from equipoise.sim.store import Store
 from equipoise.sim.workload import Fronts
 
@@ -257,20 +256,6 @@ def hl7_yaml(front: Peer, ports: Mapping[str, int]) -> str:
 def _nodes_yaml(ports: Mapping[str, int]) -> str:
     lines = (f"      {node}: {{address: '{_HOST}:{port}'}}\n" for node, port in ports.items())
     return "    nodes:\n" + "".join(lines)
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that is free now, and that no outgoing connection will take.
-
-    Those begin at 32768 (net.ipv4.ip_local_port_range), and a node that is killed wants its port back later.
-    """
-    while True:
-        port = SystemRandom().randrange(10_000, 32_000)
-        try:
-            socket.create_server((_HOST, port)).close()
-        except OSError:
-            continue
-        return port
 
 
 def environment(places: Places) -> dict[str, str]:

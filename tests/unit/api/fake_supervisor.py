@@ -7,11 +7,12 @@ engine refuses, and a line less is what the guard holds back.
 import asyncio
 import fnmatch
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from equipoise.base.errors import ConfigError, EngineError, EquipoiseError, Problem
 from equipoise.plan.diff import Change, What
+from tests.unit.api.fake_pair import FakePair
 
 FIRST = "ct/a 10.0.0.11:104\nct/b 10.0.0.12:104\nmr/a 10.0.0.11:104\n"
 AT = "2031-03-04T05:06:07.123Z"
@@ -22,6 +23,8 @@ class Preview:
     digest: str
     changes: tuple[Change, ...]
     warnings: tuple[str, ...]
+    revision: int | None = None
+    peer_said: str | None = None
 
 
 class FakeSupervisor:
@@ -34,6 +37,8 @@ class FakeSupervisor:
         self.gateway_pid = 1000
         self.bug: Exception | None = None
         self.followers: list[asyncio.Queue[dict[str, Any] | None]] = []
+        self.pair = FakePair()
+        self.applied: tuple[int, str] | None = None
 
     def identity(self) -> dict[str, Any]:
         return {"version": "0.1.0", "pid": 4711, "site": "general-hospital"}
@@ -82,7 +87,9 @@ class FakeSupervisor:
             raise EquipoiseError("takes away too much at once; look at `plan`, then apply with --force")
         self.document = document
         self.emit("plan.applied", plan=preview.digest)
-        return preview
+        return (
+            preview if self.applied is None else replace(preview, revision=self.applied[0], peer_said=self.applied[1])
+        )
 
     async def override(self, pattern: str, action: str, weight: int | None) -> list[str]:
         names = [key for key in _nodes(self.document) if fnmatch.fnmatchcase(key, pattern)]

@@ -196,7 +196,7 @@ def test_close_ends_streams_at_once_and_in_order(api: RunningApi) -> None:
         with _client(api) as http, http.stream("GET", "/events/follow") as answer:
             ended.append(list(answer.iter_lines()))
 
-    followers = [threading.Thread(target=follow) for _ in range(5)]
+    followers = [threading.Thread(target=follow, daemon=True) for _ in range(5)]
     for follower in followers:
         follower.start()
     _until(lambda: len(api.supervisor.followers) == 5)
@@ -287,7 +287,7 @@ def test_it_serves_on_uvloop(tmp_path: Path) -> None:
         assert runner.run(run()) == 200
 
 
-def _until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
+def _until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "did not come about"

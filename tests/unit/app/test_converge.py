@@ -9,7 +9,7 @@ from equipoise.app.converge import converge
 from equipoise.app.wiring import catalogue
 from equipoise.base.errors import ConfigError, EngineError
 from equipoise.config.loading import load
-from equipoise.engines.base import Observation, Refusal
+from equipoise.engines.base import Observation, Refusal, SharesNothing
 from equipoise.plan.model import Plan
 from equipoise.plan.states import NodeState, NodeStates
 
@@ -29,7 +29,7 @@ services:
 """
 
 
-class Engine:
+class Engine(SharesNothing):
     """It serves the digest of a plan; `refuses` and `fails` are those that it does not take."""
 
     def __init__(self, name: str, refuses: Sequence[str] = (), fails: Sequence[str] = ()) -> None:
@@ -44,6 +44,9 @@ class Engine:
         if artifact not in self._refuses:
             return []
         return [Refusal(f"{self.name} does not like it", ("services", "ct", "mode")), Refusal("nor this")]
+
+    async def fault(self) -> str | None:
+        return None
 
     async def apply(self, artifact: str) -> None:
         if artifact in self._fails:

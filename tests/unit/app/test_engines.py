@@ -6,14 +6,14 @@ import pytest
 
 from equipoise.app.engines import Engines
 from equipoise.base.errors import EngineError
-from equipoise.engines.base import NodeCount, Observation, Refusal
+from equipoise.engines.base import NodeCount, Observation, Refusal, SharesNothing
 from equipoise.plan.model import Plan
 from equipoise.plan.states import NodeState, NodeStates
 
 STATES = {"web/a": NodeState("drain", 100)}
 
 
-class Engine:
+class Engine(SharesNothing):
     """It keeps what it was told, in order."""
 
     adopted = 1
@@ -28,6 +28,9 @@ class Engine:
 
     async def check(self, artifact: str) -> list[Refusal]:
         return []
+
+    async def fault(self) -> str | None:
+        return None
 
     async def apply(self, artifact: str) -> None: ...
 
@@ -56,6 +59,9 @@ class Engine:
         self.told.append("left")
 
     async def stop(self, drain_s: float) -> None:
+        if self._failure is not None:
+            raise self._failure
+        await asyncio.sleep(0)
         self.told.append(f"stopped in {drain_s:g} s")
 
     def hurry(self) -> None:
@@ -69,10 +75,25 @@ def test_one_that_cannot_be_told_keeps_no_other_from_it() -> None:
     assert other.told == [STATES]
 
 
-def test_a_bug_is_not_hidden() -> None:
-    engines = Engines([Engine("one", EngineError("no answer")), Engine("two", ZeroDivisionError())])
+def test_one_that_does_not_stop_in_order_keeps_no_other_from_it_and_no_address_here() -> None:
+    """Rules that another program has flushed, for example: the addresses must not stay where nobody serves."""
+    stuck, other, addresses = Engine("stuck", EngineError("no such table")), Engine("other"), Engine("addresses")
+    engines = Engines([stuck, other], last=[addresses])
+    assert asyncio.run(engines.stop(3.0)) == "no such table"
+    assert other.told == addresses.told == ["stopped in 3 s"]
+
+
+def test_a_bug_is_not_hidden_and_keeps_no_address_here() -> None:
+    addresses = Engine("addresses")
+    engines = Engines(
+        [Engine("one", EngineError("no answer")), Engine("two", ZeroDivisionError())],
+        last=[addresses],
+    )
     with pytest.raises(ZeroDivisionError):
         asyncio.run(engines.set_nodes(STATES))
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(engines.stop(3.0))
+    assert addresses.told[-1] == "stopped in 3 s"
 
 
 def test_what_they_have_and_count_is_put_together() -> None:
@@ -93,7 +114,7 @@ def test_each_hears_of_what_is_to_happen() -> None:
         await engines.watch()
         engines.leave()
         engines.hurry()
-        await engines.stop(3.0)
+        assert await engines.stop(3.0) is None
         await engines.undo_start()
 
     asyncio.run(scene())

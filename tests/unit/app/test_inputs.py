@@ -126,7 +126,7 @@ def test_half_of_a_renewal_waits_for_the_other_half(own: Issued, authority: Auth
 
 def test_a_name_that_moved_is_followed_while_a_file_is_spoiled(own: Issued, authority: Authority) -> None:
     inputs = taken(site(own, authority, node="localhost:104"))
-    moved = Inputs(inputs.document, HostFacts({"localhost": "192.0.2.9"}, inputs.facts.files))
+    moved = Inputs(inputs.document, HostFacts({"localhost": "192.0.2.9"}, inputs.facts.files), inputs.text)
     own.key.write_text("rubbish")
     now, spoiled = again(moved)
     assert spoiled is not None

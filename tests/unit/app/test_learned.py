@@ -69,8 +69,7 @@ def test_it_is_written_only_when_something_has_changed(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     file = LearnedFile(folder / "learned.json")
-    with pytest.raises(OSError, match="No such file"):
-        file.keep(LEARNED)
+    assert "No such file" in str(file.keep(LEARNED))
     folder.mkdir()
     file.keep(LEARNED)
     assert LearnedFile(folder / "learned.json").read() == LEARNED

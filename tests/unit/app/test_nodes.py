@@ -270,5 +270,73 @@ def test_a_node_that_running_engines_held_down_stays_down_until_it_is_checked(fi
     assert shown(nodes) == {"ct/a": "down", "ct/b": "up"}
 
 
+def test_one_check_lost_after_a_restart_takes_no_node_down_that_running_engines_had_up(file: Path) -> None:
+    nodes = NodeBook(file)
+    nodes.configure(plan(CT), {"ct/a": NodeState("up", 100)}, forget=True)
+    assert [nodes.heard("ct/a", FAILED) for _ in range(2)] == [None, None]
+    assert nodes.heard("ct/a", FAILED) == "down"
+    assert nodes.heard("ct/b", FAILED) == "down", "nobody knew anything of it"
+
+
 def test_a_result_for_a_node_that_left_is_nothing(file: Path) -> None:
     assert book(file, CT).heard("mr/a", FAILED) is None
+
+
+# Whether a node that is down could be connected to
+
+
+DEAD = Outcome(False, "connection refused", 0, 1, connected=False)
+
+
+def reachable(nodes: NodeBook) -> dict[str, bool]:
+    return {key: state.reachable for key, state in nodes.states().items()}
+
+
+def test_a_node_is_unreachable_once_it_is_down_and_no_check_connects(file: Path) -> None:
+    nodes = book(file, CT)
+    nodes.heard("ct/a", PASSED)
+    assert [nodes.heard("ct/a", DEAD) for _ in range(2)] == [None, None]
+    assert reachable(nodes) == {"ct/a": True, "ct/b": True}, "not down yet"
+    assert nodes.heard("ct/a", DEAD) == "down"
+    assert reachable(nodes) == {"ct/a": False, "ct/b": True}
+    assert [nodes.heard("ct/a", PASSED) for _ in range(2)] == ["reachable", "up"]
+    assert reachable(nodes) == {"ct/a": True, "ct/b": True}
+
+
+def test_a_node_that_was_sick_and_then_dies_is_a_change_without_another_verdict(file: Path) -> None:
+    nodes = book(file, CT)
+    assert [nodes.heard("ct/a", outcome) for outcome in (FAILED, FAILED, DEAD, DEAD, FAILED)] == [
+        "down",
+        None,
+        "unreachable",
+        None,
+        "reachable",
+    ]
+    assert reachable(nodes)["ct/a"]
+
+
+@pytest.mark.parametrize("action", ["drain", "disable"])
+def test_an_operators_word_hides_no_dead_node(file: Path, action: str) -> None:
+    nodes = book(file, CT)
+    nodes.heard("ct/a", DEAD)
+    nodes.override("ct/a", action, None)
+    assert not nodes.states()["ct/a"].reachable
+
+
+def test_what_running_engines_knew_holds_until_the_first_check(file: Path) -> None:
+    nodes = NodeBook(file)
+    adopted = {"ct/a": NodeState("down", 100, reachable=False), "ct/b": NodeState("down", 100)}
+    nodes.configure(plan(CT), adopted, forget=False)
+    assert reachable(nodes) == {"ct/a": False, "ct/b": True}
+    nodes.configure(plan(CT), {}, forget=True)
+    assert reachable(nodes) == {"ct/a": False, "ct/b": True}
+    assert nodes.heard("ct/a", DEAD) is None
+    assert nodes.heard("ct/b", DEAD) == "unreachable"
+
+
+def test_a_node_that_moved_is_not_held_for_dead(file: Path) -> None:
+    nodes = book(file, CT)
+    nodes.heard("ct/a", DEAD)
+    moved = service("ct", node("a", "10.0.0.9:104", "10.0.0.9"), node("b"))
+    nodes.configure(plan(moved), {}, forget=True)
+    assert nodes.states()["ct/a"] == NodeState("down", 100)

@@ -247,3 +247,14 @@ def test_connections_are_those_of_senders_at_the_service_and_to_receivers_at_the
 ) -> None:
     shown = services(plan, book, Observation({"adt/a": NodeCount(connections=2)}, {"adt": 30}))["adt"]
     assert (shown["connections"], shown["nodes"]["a"]["connections"]) == (30, 2)
+
+
+def test_an_address_that_the_peer_of_a_pair_has_is_no_trouble(plan: Plan, book: NodeBook) -> None:
+    absent = {"127.0.0.3", "127.0.0.1"}
+    services = status_document(plan, book, Observation(), absent, standby={"127.0.0.3"})["services"]
+    assert (services["pacs"]["state"], services["pacs"]["at_peer"]) == ("up", ["127.0.0.3"])
+    assert (services["adt"]["state"], "at_peer" in services["adt"]) == ("waiting", False), "nobody has that one"
+    hear(book, "pacs/b", ok=False)
+    services = status_document(plan, book, Observation(), absent, standby=absent)["services"]
+    assert services["pacs"]["state"] == "degraded", "as it would be here"
+    assert services["adt"]["state"] == "up"

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,14 +12,22 @@ from typing import Any
 import pytest
 import uvloop
 
+from equipoise.__main__ import Servers
+from equipoise.app import converge as converging
 from equipoise.app import supervisor as module
+from equipoise.app.converge import checked, converge
 from equipoise.app.document import DocumentStore
 from equipoise.app.inputs import Inputs, look_again
 from equipoise.app.supervisor import Supervisor
 from equipoise.base.clock import SystemClock
 from equipoise.base.errors import ConfigError, EngineError
 from equipoise.base.paths import Directories
+from equipoise.engines.addresses.runner import AddressesEngine
+from equipoise.engines.base import Engine
+from equipoise.engines.layer4.runner import Layer4Engine
+from equipoise.plan.model import Plan
 from equipoise.proto.dicom.association import encode_request
+from equipoise.sim.ports import free_port
 from equipoise.state.journal import Journal
 from tests.system.certificates import Authority, Issued
 from tests.system.rawpeer import CONTEXTS
@@ -33,8 +40,7 @@ class Instance:
     """One instance whose document names a certificate."""
 
     def __init__(self, directory: Path, own: Issued) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         service = {
             "protocol": "dicom",
             "listen": f"127.0.0.1:{self.port}",
@@ -43,8 +49,7 @@ class Instance:
             "nodes": {"a": {"address": "127.0.0.1:1"}},
         }
         self.archive = Archive()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.plain_port = int(free.getsockname()[1])
+        self.plain_port = free_port()
         plain = {
             "protocol": "dicom",
             "listen": f"127.0.0.1:{self.plain_port}",
@@ -57,7 +62,9 @@ class Instance:
         self.directories = Directories(directory, directory)
         self.journal = Journal(directory / "events.jsonl", SystemClock())
         store = DocumentStore(self.site, directory, SystemClock())
-        self.supervisor = Supervisor(store, self.directories, SystemClock(), self.journal, lambda fields: None)
+        self.supervisor = Supervisor(
+            store, self.directories, SystemClock(), self.journal, lambda fields: None, serving=Servers()
+        )
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
         return [event for event in self.journal.recent(1000) if event["kind"] in kinds]
@@ -227,5 +234,81 @@ def test_a_file_that_is_spoiled_at_the_start_stops_its_service_alone(
         own.key.write_bytes(good)
         await eventually(lambda: len(instance.events("plan.applied")) == 2, "better files")
         assert await instance.shown()
+
+    run(lambda: Instance(tmp_path, own), scene)
+
+
+@pytest.mark.parametrize("again", [Supervisor.reload, Supervisor.read_again], ids=["SIGHUP", "a pair that parts"])
+def test_a_document_that_is_put_into_force_is_not_undone_by_who_reads_it_again_meanwhile(
+    tmp_path: Path, own: Issued, monkeypatch: pytest.MonkeyPatch, again: Callable[[Supervisor], Awaitable[None]]
+) -> None:
+    async def scene(instance: Instance) -> None:
+        supervisor, is_begun, may_end = instance.supervisor, asyncio.Event(), asyncio.Event()
+
+        async def slowly(*given: Any) -> None:
+            is_begun.set()
+            await may_end.wait()
+            await converge(*given)
+
+        newer = instance.site.read_text().replace('"site": "x"', '"site": "newer"')
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "converge", slowly)
+            applied = asyncio.ensure_future(supervisor.apply(newer, force=False))
+            await is_begun.wait()
+            read = asyncio.ensure_future(again(supervisor))
+            await asyncio.sleep(OFTEN_S)
+            may_end.set()
+            await asyncio.gather(applied, read)
+        assert instance.site.read_text() == newer
+        assert (supervisor.document, supervisor.plan.site) == (newer, "newer")
+        assert instance.events("plan.refused") == []
+
+    run(lambda: Instance(tmp_path, own), scene)
+
+
+def test_rules_that_were_flushed_keep_nobody_from_an_end_in_order(
+    tmp_path: Path, own: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+
+    async def fails(engine: Layer4Engine, drain_s: float) -> None:
+        raise EngineError("no such table")
+
+    async def ends(engine: AddressesEngine, drain_s: float) -> None:
+        ended.append(engine.name)
+
+    monkeypatch.setattr(Layer4Engine, "stop", fails)
+    monkeypatch.setattr(AddressesEngine, "stop", ends)
+    instances: list[Instance] = []
+
+    async def scene(instance: Instance) -> None:
+        instances.append(instance)
+
+    run(lambda: Instance(tmp_path, own), scene)
+    assert ended == ["addresses"]
+    (event,) = instances[0].events("task.hindered")
+    assert (event["task"], event["reason"]) == ("stop", "no such table")
+
+
+def test_what_the_peer_asks_waits_until_a_document_is_in_force(
+    tmp_path: Path, own: Issued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ask HAProxy by the same file: each would be told what is wrong with the document of the other."""
+    under_way: list[str] = []
+
+    async def scene(instance: Instance) -> None:
+        async def slowly(plan: Plan, *given: Any) -> list[tuple[Engine[Any], Any]]:
+            under_way.append(plan.site)
+            await asyncio.sleep(OFTEN_S)
+            assert under_way == [plan.site]
+            under_way.clear()
+            return await checked(plan, *given)
+
+        monkeypatch.setattr(converging, "checked", slowly)
+        monkeypatch.setattr(module, "checked", slowly)
+        newer, other = (instance.site.read_text().replace('"site": "x"', f'"site": "{name}"') for name in "yz")
+        supervisor = instance.supervisor
+        await asyncio.gather(supervisor.apply(newer, force=False), supervisor.would_change(other))
+        assert supervisor.plan.site == "y"
 
     run(lambda: Instance(tmp_path, own), scene)

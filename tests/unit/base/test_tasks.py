@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from equipoise.base.tasks import Tasks, forever
+from equipoise.base.tasks import Tasks
 
 
 def test_a_failure_is_reported_with_its_name_and_others_go_on() -> None:
@@ -49,13 +49,12 @@ def test_a_step_that_fails_is_done_again() -> None:
                 done.set()
             raise RuntimeError("again")
 
-        task = asyncio.get_running_loop().create_task(
-            forever(0.001, step, lambda name, error: failures.append(f"{name}: {error}"))
-        )
+        tasks = Tasks(lambda name, error: failures.append(f"{name}: {error}"))
+        task = tasks.repeat("look", 0.001, step)
         await asyncio.wait_for(done.wait(), 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert failures[:3] == ["step: again"] * 3
+        assert failures[:3] == ["look: again"] * 3
 
     asyncio.run(work())

@@ -11,8 +11,13 @@ from tests.unit.api.running import RunningApi
 Equipoise = Callable[..., Any]
 
 
-async def _no_api(*_: Any) -> None:
-    raise AssertionError("no command but `run` serves the API")
+class _NoServers:
+    """No command but `run` serves anything."""
+
+    async def api(self, *_: Any) -> None:
+        raise AssertionError("no command but `run` serves the API")
+
+    pair = invitation = api
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +25,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EQUIPOISE_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setenv("EQUIPOISE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("COLUMNS", raising=False)
     (tmp_path / "run").mkdir()
     (tmp_path / "state").mkdir()
     return tmp_path
@@ -28,7 +34,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def equipoise() -> Equipoise:
     """The command line in this process: `equipoise("status", "--json")`."""
-    app = build(_no_api)
+    app = build(_NoServers())
     return lambda *words: CliRunner().invoke(app, words, prog_name="equipoise")
 
 

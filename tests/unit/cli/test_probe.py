@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.system.certificates import Authority
 from tests.system.hl7_peers import StreamsReceiver
 
@@ -131,9 +131,11 @@ def https(directory: Path) -> Iterator[tuple[int, Path]]:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield server.server_port, authority.ca_file
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_port, authority.ca_file
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_http_over_tls_with_an_authority_and_a_name(equipoise: Equipoise, tmp_path: Path) -> None:

@@ -189,3 +189,13 @@ def test_only_numbers_that_there_are_stand_in_the_line_and_without_any_there_is_
 
 def test_what_a_receiver_answers_does_not_steer_the_terminal() -> None:
     assert said_of_messages(by_type={"ADT^A01": {"\x1b[2J": 1}}) == "messages: 1 answered \\x1b[2J"
+
+
+def test_what_the_peer_of_a_pair_serves_is_said_and_is_no_trouble() -> None:
+    two = ["10.0.0.1:104", "10.0.0.2:104"]
+    text = shown(pacs=service(at_peer=["10.0.0.1"]), ris=service(listen=two, at_peer=["10.0.0.2"]), web=service())
+    assert "all 3 services up, 2 of them at the peer" in text
+    assert "pacs  dicom  10.0.0.1:104  up  at the peer  3 open" in text
+    assert "up  10.0.0.2 at the peer  3 open" in text
+    assert "its service is up, at the peer" in shown(pacs=service(at_peer=["10.0.0.1"]))
+    assert "its service is in trouble, at the peer" in shown(pacs=service(at_peer=["10.0.0.1"], state="degraded"))

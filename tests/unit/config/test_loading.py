@@ -148,7 +148,7 @@ def test_the_example_of_the_style_guide(catalogue: Catalogue) -> None:
         ("routes: [{service: echo, to: ct}]", "routes.0.service: 'echo' is not known; known here: commitment, mpps"),
         ("slow_start: 1", "9:17: services.ct.slow_start: '1' is not a number with one of the units"),
         ("passive_health: {failures: -1}", "passive_health.failures: '-1' is out of range; at least 0"),
-        ("mode: l4_dr", "9:11: services.ct.mode: 'l4_dr' comes with a later version; this one can do l7_snat"),
+        ("mode: l4_dsr", "9:11: services.ct.mode: 'l4_dsr' is not known; did you mean 'l4_dr'?"),
         ("balance: least_conections", "'least_conections' is not known; did you mean 'least_connections'?"),
         ("mode:", "9:5: services.ct.mode: has no value; write one, or leave the key out"),
         ("ports: []", "9:12: services.ct.ports: has too few entries; at least 1 is needed"),

@@ -194,7 +194,7 @@ def test_parts_may_be_left_out(known: Catalogue) -> None:
         ("without: web\nports: {web: 1}", "8:18: use.0.ports.web: has no effect: `without` leaves this part out"),
         ("ports: {dicom: 105}", "7:20: use.0.ports.dicom: 105 is not a port of the servers, and they are called at"),
         ("ports: {web: x}", "7:18: use.0.ports.web: 'x' is not a whole number"),
-        ("mode: l4_dr", "7:11: use.0.mode: 'l4_dr' comes with a later version; this one can do l7_snat"),
+        ("mode: l4_dsr", "7:11: use.0.mode: 'l4_dsr' is not known; did you mean 'l4_dr'?"),
         (
             "persistence: {by: sorce_ip}",
             "7:23: use.0.persistence.by: 'sorce_ip' is not known; did you mean 'source_ip'",

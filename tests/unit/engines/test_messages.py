@@ -9,14 +9,17 @@ from equipoise.engines.gateway.messages import (
     Done,
     Happened,
     Hello,
+    Kept,
     Message,
     NodeCounters,
     Observation,
     Observe,
+    Recall,
     Serve,
     ServiceCounters,
     ServiceTask,
     SetNodes,
+    Share,
     Soft,
     Stop,
     Welcome,
@@ -56,6 +59,9 @@ BODIES: list[Body] = [
         }
     ),
     Happened(events=(msgspec.Raw(b'{"kind":"x"}'),)),
+    Share(on=False),
+    Recall(service="pacs", most=10),
+    Kept(tables={"pacs": (("192.0.2.9", "a", 1.5), ("192.0.2.8", "b", 0.0))}),
     Soft(gateway="7", service="pacs", open={"a": 1}, persistence=(("192.0.2.9", "a", 1.5),)),
 ]
 

@@ -26,6 +26,7 @@ from equipoise.plan.inputs import HostFacts
 from equipoise.plan.states import NodeState
 from equipoise.proto.dicom.association import encode_request
 from equipoise.proto.dicom.pdu import PduType
+from equipoise.sim.ports import free_port
 from equipoise.state.events import Event, GatewayReplaced, GatewayStarted
 from tests.playbook.scene import STORE_RQ
 from tests.property.dicom_streams import p_data, pdv
@@ -44,8 +45,7 @@ class Engine:
         self.told: list[dict[str, Any]] = []
         self.failures: list[object] = []
         self.tasks = Tasks(lambda name, error: self.failures.append((name, error)))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self.engine = self.another()
 
     def another(self) -> GatewayEngine:

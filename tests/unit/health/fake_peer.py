@@ -37,7 +37,7 @@ class FakePeer:
 
     async def left_alone(self) -> None:
         """Return when somebody has called and everybody has gone."""
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await self.gone.wait()
 
 

@@ -60,7 +60,7 @@ def test_each_has_its_own_time_within_that_of_the_whole(run: Run) -> None:
     own, whole = run(body())
     assert own.reason == "dicom_echo: connected, but no answer within 0.2 s"
     assert whole.reason.startswith("dicom_echo: connected, but no answer within 0.")
-    assert whole.took_ms < 600
+    assert whole.took_ms < 3000  # of those 9 s that the part has
 
 
 def test_a_script_is_one_of_them(run: Run) -> None:

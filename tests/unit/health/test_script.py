@@ -47,7 +47,7 @@ def outcome(run: Run, path: str, **settings: Any) -> Outcome:
     found: Outcome = run(_asked(Params(**{"program": path, "timeout": 5.0, **settings})))
     assert found.reason.isprintable()
     assert found.reason.startswith(path)
-    assert found.took_ms < settings.get("timeout", 5.0) * 1000 + 500
+    assert found.took_ms < settings.get("timeout", 5.0) * 1000 + 3000
     return Outcome(found.ok, found.reason.removeprefix(path), 0, found.took_ms)
 
 
@@ -109,14 +109,14 @@ def test_surroundings_are_minimal(run: Run, program: Write) -> None:
 
 
 def test_one_that_hangs_is_killed_at_the_deadline(run: Run, program: Write, tmp_path: Path) -> None:
-    found = outcome(run, program(f"echo $$ >{tmp_path}/pid", "echo asking", "sleep 60"), timeout=0.5)
-    assert (found.ok, found.reason) == (False, " did not end within 0.5 s and was killed; it said: asking")
+    found = outcome(run, program(f"echo $$ >{tmp_path}/pid", "echo asking", "sleep 60"), timeout=1.5)
+    assert (found.ok, found.reason) == (False, " did not end within 1.5 s and was killed; it said: asking")
     assert gone(tmp_path / "pid")
 
 
 def test_one_that_ignores_signals_is_killed_too(run: Run, program: Write, tmp_path: Path) -> None:
     lines = ("trap '' TERM INT HUP", f"echo $$ >{tmp_path}/pid", "while :; do sleep 1; done")
-    assert not outcome(run, program(*lines), timeout=0.5).ok
+    assert not outcome(run, program(*lines), timeout=1.5).ok
     assert gone(tmp_path / "pid")
 
 
@@ -132,7 +132,7 @@ def test_what_it_leaves_in_the_background_is_neither_waited_for_nor_left(
 
 def test_forks_go_with_it_at_the_deadline(run: Run, program: Write, tmp_path: Path) -> None:
     lines = (f"(sh -c 'echo $$ >{tmp_path}/pid; exec sleep 60') &", "wait")
-    assert not outcome(run, program(*lines), timeout=0.5).ok
+    assert not outcome(run, program(*lines), timeout=1.5).ok
     assert gone(tmp_path / "pid")
 
 
@@ -145,8 +145,8 @@ def test_a_megabyte_blocks_nothing_and_is_not_kept(run: Run, program: Write) -> 
 
 
 def test_one_that_prints_without_end_is_killed(run: Run, program: Write) -> None:
-    found = outcome(run, program("yes"), timeout=0.5)
-    assert (found.ok, found.reason) == (False, " did not end within 0.5 s and was killed; it said: y")
+    found = outcome(run, program("yes"), timeout=1.5)
+    assert (found.ok, found.reason) == (False, " did not end within 1.5 s and was killed; it said: y")
 
 
 def test_one_that_is_not_there(run: Run, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_one_whose_start_hangs_holds_up_nobody(
             await asked
         return beats
 
-    assert run(body()) > 10
+    assert run(body()) > 3  # some forty, on an idle machine
     assert starters() == 1
     let_go()
     assert all_started()

@@ -15,6 +15,8 @@ from equipoise.plan.model import (
     Dicom,
     Endpoint,
     Hl7,
+    Layer4,
+    ManagedAddress,
     Node,
     NodeTls,
     PassiveHealth,
@@ -23,6 +25,7 @@ from equipoise.plan.model import (
     ProxyProtocol,
     Route,
     Service,
+    Timeouts,
     Tls,
 )
 
@@ -91,12 +94,51 @@ def with_node(**changed: Any) -> Plan:
         (with_node(weight=50), "~ services.ct.nodes.pacs-a.weight: 100 -> 50"),
         (with_node(backup=True), "~ services.ct.nodes.pacs-a.backup: false -> true"),
         (with_node(host=None), "~ services.ct.nodes.pacs-a.host: 10.0.0.11 -> unresolved"),
+        (with_node(interface="eth0"), "~ services.ct.nodes.pacs-a.interface: none -> eth0"),
+        (with_node(router="10.0.0.1"), "~ services.ct.nodes.pacs-a.router: none -> 10.0.0.1"),
+        (with_service(on_down="cut"), "~ services.ct.on_down: keep -> cut"),
+        (with_service(layer4=Layer4(interfaces=("eth0", "eth1"))), "~ services.ct.interfaces: none -> eth0, eth1"),
+        (with_service(layer4=Layer4(masquerade=True)), "~ services.ct.masquerade: false -> true"),
+        (with_service(layer4=Layer4(idle_s=21600)), "~ services.ct.timeouts.idle: 3h -> 6h"),
+        (replace(PLAN, addresses=(ManagedAddress("10.0.0.100", "eth0"),)),
+         "+ network.manage_addresses: 10.0.0.100 on eth0"),
+        (with_node(address="10.0.0.9", host="10.0.0.9", port=None, interface="eth1", router="10.0.0.1"),
+         "~ services.ct.nodes.pacs-a.address: 10.0.0.11:104 -> 10.0.0.9"),
         (with_node(address="10.0.0.9", host="10.0.0.9", port=None),
          "~ services.ct.nodes.pacs-a.address: 10.0.0.11:104 -> 10.0.0.9"),
     ],
 )  # fmt: skip
 def test_one_change_is_one_line(new: Plan, line: str) -> None:
     assert to_text(diff(PLAN, new)) == line
+
+
+def test_another_mode_is_said_with_what_a_person_can_choose_and_nothing_that_only_follows() -> None:
+    nodes = tuple(replace(node, interface="eth0") for node in CT.nodes)
+    served = replace(CT, protocol="tcp", engine="haproxy", timeouts=Timeouts(idle_s=43200))
+    direct = replace(
+        served, mode="l4_dr", engine="layer4", on_down="cut", nodes=nodes, timeouts=Timeouts(),
+        layer4=Layer4(("eth0",)),
+    )  # fmt: skip
+    old, new = (replace(PLAN, services=(each, PLAN.services[1])) for each in (served, direct))
+    assert to_text(diff(old, new)).splitlines() == [
+        "~ services.ct.mode: l7_snat -> l4_dr",
+        "~ services.ct.engine: haproxy -> layer4",
+        "~ services.ct.on_down: keep -> cut",
+        "~ services.ct.interfaces: none -> eth0",
+    ]
+    assert len(diff(new, old)) == 4
+
+
+def test_addresses_come_move_and_go() -> None:
+    at = ManagedAddress
+    old = replace(PLAN, addresses=(at("10.0.0.100", "eth0"), at("10.0.0.101", "eth0")))
+    new = replace(PLAN, addresses=(at("10.0.0.101", "eth1"), at("fd00::1", "eth0")))
+    assert to_text(diff(old, new)).splitlines() == [
+        "- network.manage_addresses: 10.0.0.100 on eth0",
+        "~ network.manage_addresses: 10.0.0.101 on eth0 -> 10.0.0.101 on eth1",
+        "+ network.manage_addresses: fd00::1 on eth0",
+    ]
+    assert [change.path for change in diff(None, new)][:3] == ["site", *["network.manage_addresses"] * 2]
 
 
 def test_from_nothing_everything_is_added() -> None:
@@ -144,7 +186,17 @@ def changed_plans() -> list[tuple[str, Plan]]:
         "tls",
         "node_tls",
     )
-    kept = (*kept, "reads_http", "always_secure", "timeouts", "http", "hl7")  # the first two follow from others
+    kept = (
+        *kept,
+        "reads_http",
+        "always_secure",
+        "timeouts",
+        "http",
+        "hl7",
+        "layer4",
+        "addresses",
+        "cluster",
+    )  # the first two follow from others; of the last one: test_diff_cluster.py
     plans: list[tuple[str, Plan]] = []
     for owner, put in (
         (PLAN, lambda each: each),
@@ -154,6 +206,7 @@ def changed_plans() -> list[tuple[str, Plan]]:
         (CT.timeouts, lambda each: with_service(timeouts=each)),
         (CT.http, lambda each: with_service(http=each)),
         (CT.hl7, lambda each: with_service(hl7=each)),
+        (CT.layer4, lambda each: with_service(layer4=each)),
         (CT.passive_health, lambda each: with_service(passive_health=each)),
         (CT.proxy_protocol, lambda each: with_service(proxy_protocol=each)),
         (NODES[0], lambda each: with_service(nodes=(each, *NODES[1:]))),

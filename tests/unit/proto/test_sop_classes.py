@@ -5,7 +5,7 @@ import pynetdicom.sop_class as theirs
 import pytest
 from pydicom.uid import UID_dictionary
 
-from equipoise.config.models import SERVICE_WORDS
+from equipoise.config.dicom import SERVICE_WORDS
 from equipoise.proto.dicom.sop_classes import is_get, service_of
 
 CLASSES = {uid: row[0] for uid, row in UID_dictionary.items() if row[1] == "SOP Class"}

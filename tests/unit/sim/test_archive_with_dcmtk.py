@@ -12,7 +12,7 @@ from pydicom import dcmread
 
 from equipoise.base.processes import kill, start_ready
 from equipoise.sim.peers import Peer
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from equipoise.sim.studies import Kind, Shape, Study, fingerprint, make_study
 
 Find = Callable[[str], str]

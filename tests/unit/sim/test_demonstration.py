@@ -96,7 +96,7 @@ def perform(site: Site, lasts_s: float, meanwhile: Callable[[], None] = lambda: 
 
 
 def test_a_node_is_killed_another_drained_and_nothing_that_was_acknowledged_is_lost(site: Site) -> None:
-    outcome = perform(site, lasts_s=5.0)
+    outcome = perform(site, lasts_s=8.0)
     assert outcome.problems() == []
     assert [phase.title for phase in outcome.phases] == [
         "at the beginning",

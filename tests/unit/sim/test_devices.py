@@ -15,8 +15,8 @@ from equipoise.sim.audit import audit
 from equipoise.sim.ledger import Ledger
 from equipoise.sim.modality import Modality, Pace
 from equipoise.sim.peers import AssociationError, Peer, application_entity, open_association, parse_peer
+from equipoise.sim.ports import free_port
 from equipoise.sim.reader import Reader
-from equipoise.sim.site import free_port
 from equipoise.sim.store import Store
 from equipoise.sim.studies import Kind, Shape, Study, make_study
 

@@ -117,6 +117,13 @@ def test_a_repetition_behind_later_messages_is_in_order() -> None:
     assert look(said, taken("1", 0.5), taken("2", 4), taken("1", 5)).out_of_order == ()
 
 
+def test_what_was_refused_when_it_was_sent_again_may_come_late_from_its_first_receiver() -> None:
+    late = taken("2", 6), taken("1", 8)
+    assert look([sent("1", 0, 1, acked=("AE", 2)), sent("2", 5, acked=("AA", 7))], *late).out_of_order == ()
+    assert look([sent("1", 0, acked=("AE", 2)), sent("2", 5, acked=("AA", 7))], *late).out_of_order == ("1",)
+    assert look([sent("1", 0, 1, acked=("AA", 9)), sent("2", 5, acked=("AA", 7))], *late).out_of_order == ("1",)
+
+
 def test_what_nobody_sent_and_what_nobody_was_told_of_is_counted() -> None:
     found = look([sent("1", 0)], taken("1", 1), taken("check", 2))
     assert (found.problems(), found.unacknowledged, found.unknown) == ([], 1, 1)

@@ -207,7 +207,7 @@ def test_kill_9_loses_nothing_acknowledged_and_the_ledger_goes_on(ledger: Path, 
     lists = [some(400, name) for name in ("A", "B", "C")]
     done: list[list[Sender]] = []
     settings = SenderSettings(before_retry_s=0.05)
-    thread = threading.Thread(target=lambda: done.append(send(port, *lists, settings=settings)))
+    thread = threading.Thread(target=lambda: done.append(send(port, *lists, settings=settings)), daemon=True)
     thread.start()
     try:
         wait_for(lambda: len(read_ledger(ledger)) > 100)
@@ -278,7 +278,7 @@ def test_the_interfaces_of_a_site_work_until_they_are_told_to_stop(start_receive
     stop = threading.Event()
     front = Peer("", HOST, start_receiver())
     interfaces = Interfaces((front,), SystemClock(), stop, seed=1, pause_s=0.005)
-    thread = threading.Thread(target=interfaces.run)
+    thread = threading.Thread(target=interfaces.run, daemon=True)
     thread.start()
     try:
         wait_for(lambda: interfaces.tally().acknowledged > 100)

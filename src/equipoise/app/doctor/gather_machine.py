@@ -14,6 +14,7 @@ from pathlib import Path
 
 from equipoise.app.doctor.facts import ClockState, Conntrack, Directory, FileLimit, Kernel, Machine, Running, Software
 from equipoise.base.paths import Directories
+from equipoise.base.rights import effective
 from equipoise.engines.haproxy.artifact import DIRECTORY, MASTER_SOCKET
 
 _UNSYNCHRONISED = 0x40  # STA_UNSYNC of linux/timex.h
@@ -47,7 +48,7 @@ def gather_machine(directories: Directories, running: Running | None, proc: Path
     """Return what this machine is like; limits are those of the running supervisor where there is one."""
     return Machine(
         user=_user(),
-        capabilities=_capabilities(proc),
+        capabilities=effective(proc / "self/status"),
         clock=clock_state(proc),
         files=file_limit(proc, running),
         kernel=kernel(proc),
@@ -179,11 +180,6 @@ def listening_engines(proc: Path, runtime: Path) -> int:
             is_gateway = path.parent == runtime and path.name.startswith("gateway-")
             found += is_gateway or path == runtime / DIRECTORY / MASTER_SOCKET
     return found
-
-
-def _capabilities(proc: Path) -> int:
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)", _text(proc / "self/status"), re.MULTILINE)
-    return int(found[1], 16) if found else 0
 
 
 def _user() -> str:

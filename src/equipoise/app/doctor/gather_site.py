@@ -36,7 +36,9 @@ def _haproxy() -> Haproxy:
 
 
 def _endpoints(plan: Plan) -> list[Endpoint]:
-    return sorted({endpoint for service in plan.services for endpoint in service.listen})
+    """Return what is listened on: the kernel itself takes what is for services of layer 4."""
+    carried = (service for service in plan.services if service.engine != "layer4")
+    return sorted({endpoint for service in carried for endpoint in service.listen})
 
 
 def _listener(endpoint: Endpoint, running: Running | None, *, orphaned: bool) -> Listener:

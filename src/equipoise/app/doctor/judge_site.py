@@ -18,10 +18,12 @@ _SLOW_LOOKUP_S = 0.5
 def judge_site(plan: Plan, machine: Machine, found: Surroundings) -> Iterator[Finding]:
     """Yield what is to be said of this site on this machine."""
     yield from _listeners(found.listeners, machine)
-    yield from _addresses(found.listeners)
+    yield from _addresses(found.listeners, {address.host for address in plan.vips})
     yield from _taken_on_the_way(found.listeners, machine.kernel)
+    moving = {address.host for address in plan.vips if plan.cluster is not None}
     for source in found.sources:
-        yield _source(source)
+        if source.address not in moving:  # those that go to and fro are spoken of with the pair
+            yield _source(source)
     if found.haproxy is not None:
         yield _haproxy(found.haproxy)
     yield from _files(plan, machine.files)
@@ -57,13 +59,14 @@ def _rights(low: list[Listener], machine: Machine) -> Finding:
     return warning("rights", f"{seen}{machine.kernel.first_free_port}", do)
 
 
-def _addresses(listeners: tuple[Listener, ...]) -> Iterator[Finding]:
-    absent = sorted({listener.endpoint.host for listener in listeners if not listener.local})
+def _addresses(listeners: tuple[Listener, ...], managed: set[str]) -> Iterator[Finding]:
+    """Yield addresses that are not here; those that the balancer brings up itself need not be."""
+    absent = sorted({each.endpoint.host for each in listeners if not each.local} - managed)
     if absent:
         do = "bring it up (`ip address add`); its services wait for it.  On a stand-by machine this is as it should be"
         yield warning("addresses", f"not on this machine: {', '.join(absent)}", do)
     elif listeners:
-        yield fine("addresses", "all on this machine")
+        yield fine("addresses", "all on this machine, or brought up by it" if managed else "all on this machine")
 
 
 def _taken_on_the_way(listeners: tuple[Listener, ...], kernel: Kernel) -> Iterator[Finding]:

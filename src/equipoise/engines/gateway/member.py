@@ -6,8 +6,7 @@ from equipoise.engines.gateway.speed import Speedometer
 from equipoise.engines.gateway.workload import Workload
 from equipoise.plan.model import Node
 from equipoise.plan.states import NodeState
-
-_FIRST_SHARE = 0.1  # of its weight, at the start of a ramp: enough to warm up, little enough to fail
+from equipoise.policy.ramp import ramped
 
 
 @dataclass(slots=True)
@@ -81,7 +80,7 @@ class Member:
             self.ramp_from_s = None
             self.weight = float(self.state.weight)
             return False
-        self.weight = self.state.weight * (_FIRST_SHARE + (1 - _FIRST_SHARE) * max(passed_s, 0.0) / slow_start_s)
+        self.weight = ramped(self.state.weight, passed_s, slow_start_s)
         return True
 
     def weigh(self, own_bytes: float, unknown_bytes: float, now_s: float) -> None:

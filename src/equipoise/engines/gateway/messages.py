@@ -54,7 +54,10 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
-    """A gateway says who it is; the sockets that `sockets` names come with it, in that order."""
+    """A gateway says who it is; the sockets that `sockets` names come with it, in that order.
+
+    `shares` says that it knows Share, Recall and Kept: another message than those it knows ends a connection.
+    """
 
     version: int
     software: str
@@ -64,6 +67,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
     services: tuple[ServiceTask, ...] = ()
     sockets: tuple[Endpoint, ...] = ()
     states: dict[str, NodeState] = {}
+    shares: bool = False
 
 
 class Serve(msgspec.Struct, frozen=True, kw_only=True, tag="serve"):
@@ -162,21 +166,62 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True, tag="learned"):
     means: dict[str, float]
 
 
+KeptClient = tuple[str, str, float]  # key, node, seconds left; 0 where the client keeps that node no more
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True, tag="share"):
+    """Tell from now on which nodes clients keep, as it is learned; or no more."""
+
+    on: bool = True
+
+
+class Recall(msgspec.Struct, frozen=True, kw_only=True, tag="recall"):
+    """Tell which nodes a service's clients keep, so many at most, the youngest first."""
+
+    service: str
+    most: int
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True, tag="kept"):
+    """Which nodes clients keep, by service.
+
+    From a gateway: what it learned, or its answer to Recall.  From a supervisor: what another machine knows, to be
+    merged, answered by Done.
+    """
+
+    tables: dict[str, tuple[KeptClient, ...]]
+
+
 class Soft(msgspec.Struct, frozen=True, kw_only=True, tag="soft"):
     """What a gateway that drains still holds of a service, for its successor.
 
     Attributes:
         open: Node name to open associations.
-        persistence: Key, node, seconds left.
+        persistence: All that it knows, once.
     """
 
     gateway: str
     service: str
     open: dict[str, int]
-    persistence: tuple[tuple[str, str, float], ...] = ()
+    persistence: tuple[KeptClient, ...] = ()
 
 
-Body = Hello | Welcome | Serve | SetNodes | Observe | Stop | Done | Observation | Happened | Learned | Soft
+Body = (
+    Hello
+    | Welcome
+    | Serve
+    | SetNodes
+    | Observe
+    | Stop
+    | Done
+    | Observation
+    | Happened
+    | Learned
+    | Share
+    | Recall
+    | Kept
+    | Soft
+)
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

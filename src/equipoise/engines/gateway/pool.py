@@ -99,7 +99,7 @@ class Pool:
         """Take over what another pool of the same service holds and knows, before `configure`."""
         self.members, self._leaving = other.members, other._leaving
         self._elsewhere = other._elsewhere
-        self.table.merge(other.table.entries(now_s), now_s)
+        self.table.inherit(other.table, now_s)
         self.predictions = other.predictions
         self._passive.inherit(other._passive)
         self._rested = other._rested

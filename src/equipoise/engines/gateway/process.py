@@ -22,7 +22,7 @@ import uvloop
 from equipoise import __version__
 from equipoise.base.clock import Clock, SystemClock
 from equipoise.base.processes import raise_file_limit
-from equipoise.base.tasks import Tasks, forever
+from equipoise.base.tasks import Tasks
 from equipoise.engines.gateway.channel import Channel
 from equipoise.engines.gateway.dicom_service import DicomService
 from equipoise.engines.gateway.hl7.service import Hl7Service
@@ -30,13 +30,16 @@ from equipoise.engines.gateway.messages import (
     VERSION,
     Done,
     Hello,
+    Kept,
     Learned,
     Message,
     Observation,
     Observe,
+    Recall,
     Serve,
     ServiceTask,
     SetNodes,
+    Share,
     Soft,
     Stop,
     Welcome,
@@ -45,6 +48,7 @@ from equipoise.engines.gateway.outbox import Outbox
 from equipoise.engines.gateway.room import Room, room_for
 from equipoise.engines.gateway.security import Security, secured
 from equipoise.engines.gateway.service import Service, Surroundings
+from equipoise.engines.gateway.sharing import Sharing
 from equipoise.engines.gateway.side import LINGER_S, READ_BUFFER_BYTES
 from equipoise.engines.gateway.successor import Successors
 from equipoise.plan.model import Endpoint
@@ -77,6 +81,7 @@ class Gateway:
         self._supervisor: Channel | None = None
         self._predecessors: dict[Channel, str] = {}
         self._successors = Successors(self._tasks, clock)
+        self._sharing = Sharing(lambda: (*self._leaving, *self._services.values()), clock)
         self._outbox = Outbox(clock)
         self._telling = False
         self._orders: asyncio.Queue[tuple[Channel, Message, list[socket.socket]]] = asyncio.Queue()
@@ -103,7 +108,7 @@ class Gateway:
         draft.rename(self._path)  # whoever sees the name can connect
         self._tasks.spawn("gateway.accept", self._accept(listener))
         self._tasks.spawn("gateway.orders", self._follow_orders())
-        self._tasks.spawn("gateway.collect", forever(_COLLECT_EVERY_S, self._collect, self._task_failed))
+        self._tasks.repeat("gateway.collect", _COLLECT_EVERY_S, self._collect)
         try:
             await self._ended.wait()
         finally:
@@ -142,12 +147,15 @@ class Gateway:
             case SetNodes(states=states, at_s=at_s):
                 self._set_nodes(states, at_s)
                 channel.send(Done(), answers=message.number)
+            case Share() | Recall() | Kept():
+                self._sharing.heard(channel, message)
             case _:
                 self._orders.put_nowait((channel, message, sockets))
 
     def _closed(self, channel: Channel, reason: str) -> None:
         if channel is self._supervisor:
             self._supervisor = self._outbox.reader = None
+        self._sharing.closed(channel)
         name = self._predecessors.pop(channel, None)
         if name is not None:
             for service in self._services.values():
@@ -168,6 +176,7 @@ class Gateway:
                 services=self._told,
                 sockets=tuple(self._sockets),
                 states=self._states,
+                shares=True,
             ),
             list(self._sockets.values()),
             answers=number,
@@ -233,6 +242,7 @@ class Gateway:
             service = _KINDS[task.protocol](task, states, self._around, security)
         self._services[name] = service
         service.configure(task, states, security, tasks)
+        self._sharing.begin(service)
 
     def _service(self, name: str) -> Service | None:
         return self._services.get(name) or next((each for each in self._leaving if each.name == name), None)

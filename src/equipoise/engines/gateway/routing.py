@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from equipoise.config.models import SERVICE_WORDS
+from equipoise.config.dicom import SERVICE_WORDS
 from equipoise.engines.gateway.conditions import Network, fits, is_within, networks_of
 from equipoise.plan import model
 from equipoise.proto.dicom.association import AssociateRequest, RoleSelection, contexts_of, role_selections_of

@@ -19,12 +19,15 @@ from equipoise.base.tasks import Tasks
 from equipoise.engines.base import Observation, Refusal
 from equipoise.engines.gateway import worker
 from equipoise.engines.gateway.channel import Channel
-from equipoise.engines.gateway.messages import Happened, Learned, Message, Serve, ServiceTask, SetNodes, Stop
+from equipoise.engines.gateway.faults import fault
+from equipoise.engines.gateway.messages import Happened, Kept, Learned, Message, Serve, ServiceTask, SetNodes, Stop
 from equipoise.engines.gateway.render import Artifact, render
 from equipoise.engines.gateway.sockets import open_listener
+from equipoise.engines.gateway.soft_states import Listening, Tell, all_known, give, refuse_unserved
 from equipoise.engines.gateway.worker import Worker
 from equipoise.engines.sockets import check_listener
 from equipoise.plan.model import Endpoint, Plan
+from equipoise.plan.soft import SoftState
 from equipoise.plan.states import NodeState, NodeStates
 from equipoise.state.events import Event, GatewayLost, GatewayReplaced, GatewayStarted
 
@@ -71,6 +74,7 @@ class GatewayEngine:
         self._artifact = Artifact("", ())
         self._states: dict[str, NodeState] = {}
         self.learned: dict[str, dict[str, float]] = {}
+        self._listening = Listening()
         self._lock = asyncio.Lock()
         self._closing = False
         self._quick_deaths = 0
@@ -127,6 +131,7 @@ class GatewayEngine:
                 continue
             process, sockets = found
             process.adopted = True
+            self._listening.ask(process)
             self._states |= process.states
             for endpoint, sock in sockets.items():
                 if endpoint in self._sockets:
@@ -215,6 +220,29 @@ class GatewayEngine:
         await asyncio.sleep(after_s)
         await asyncio.gather(*(process.end() for process in self._all() if not process.ended.is_set()))
 
+    # What a pair of machines needs
+
+    async def fault(self) -> str | None:
+        """Return why a gateway does not carry its services now; None where all do, or none is needed."""
+        return await fault(self._artifact, self._serving, self._retiring)
+
+    def share(self, tell: Tell | None) -> None:
+        """Have somebody told which nodes clients keep, as gateways learn it; None: nobody."""
+        self._listening.set(tell, self._all())
+
+    async def soft_state(self) -> SoftState:
+        """Return which nodes clients keep, the youngest of each service first.  Raises: EngineError."""
+        return await all_known(list(self._serving.values()))
+
+    async def merge(self, state: SoftState) -> None:
+        """Give gateways what another machine knows; what is of no service of theirs is left out.
+
+        Raises: EngineError, also where a gateway is just being started: it has to be given again then.
+        """
+        async with self._lock:  # what is just being started is given its services first
+            wanted = (task.name for tasks in self._artifact.workers for task in tasks)
+            refuse_unserved(await give(state, self._serving.values()), wanted)
+
     # Inside
 
     def _all(self) -> list[Worker]:
@@ -284,6 +312,7 @@ class GatewayEngine:
         )
         await process.tell(order, [self._sockets[endpoint] for endpoint in new])
         process.tasks, process.holds, process.successors = tasks, needed, successors
+        process.is_ready = True
 
     def _successors(self, process: Worker, artifact: Artifact) -> dict[str, str]:
         """Return who has each service from now on, where that is another process."""
@@ -314,6 +343,7 @@ class GatewayEngine:
         started = await worker.start(number, self._directories, self._clock, self._heard, self._lost)
         if started.channel.closed:
             raise EngineError(f"gateway {started.pid} ended as soon as it had started")
+        self._listening.ask(started)
         self._emit(GatewayStarted(worker=number, pid=started.pid))
         return started
 
@@ -323,6 +353,8 @@ class GatewayEngine:
                 self._relay_events(events)
             case Learned(service=service, means=means):
                 self._keep_learned(service, means)
+            case Kept():
+                self._listening.heard(message.body)
 
     def _keep_learned(self, service: str, means: dict[str, float]) -> None:
         """Take what a gateway learned; of too many titles, which callers choose, those silent for longest go."""

@@ -62,6 +62,8 @@ class Worker:
         self.successors: dict[str, str] = {}
         self.silent = 0  # looks in a row at which it did not answer
         self.adopted = False  # found serving, not started by us
+        self.shares = welcome.shares
+        self.is_ready = bool(welcome.services)  # else from when on it was told what to serve
         self.states: dict[str, NodeState] = welcome.states
         self.since_s = since_s
         self.ended = asyncio.Event()

@@ -93,7 +93,10 @@ class Pool:
 
 @dataclass(frozen=True)  # without slots: `cached_property` keeps the digest in the instance's dictionary
 class Artifact:
-    """All that HAProxy is to do; nothing where no service needs it."""
+    """All that HAProxy is to do; nothing where no service needs it.
+
+    `is_shared` says that the HAProxy of another machine tells it what stick tables remember.
+    """
 
     lines: tuple[Line | ServerLine, ...] = ()
     bundles: tuple[Bundle, ...] = ()
@@ -101,6 +104,7 @@ class Artifact:
     pools: tuple[Pool, ...] = ()
     listen: tuple[Endpoint, ...] = ()
     drain_timeout_s: float = 30.0
+    is_shared: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.pools)

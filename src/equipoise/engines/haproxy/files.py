@@ -29,6 +29,7 @@ _CANDIDATE = "candidate.cfg"
 _LONGEST_SUFFIX = ".4194304.tmp"  # HAProxy binds NAME.PID.tmp and renames it; PIDs end at 2^22
 _MODE = 0o600
 _OWN = frozenset({CONFIGURATION, MASTER_SOCKET, WORKER_SOCKET, _CANDIDATE})
+_SOCKETS = (f"{MASTER_SOCKET}.", f"{WORKER_SOCKET}.")
 _MOST_LOG_BYTES = 4 * 1024 * 1024  # some ten thousand changes of a node
 _KEPT_LOG_BYTES = 64 * 1024
 
@@ -110,7 +111,12 @@ class Files:
     def remove_unused(self, *used: Artifact) -> None:
         """Remove certificates and pages that none of these names."""
         kept = _OWN | {name for artifact in used for name in _names(artifact)}
-        self._remove(path for path in self._all() if str(path.relative_to(self.directory)) not in kept)
+        self._remove(
+            path
+            for path in self._all()
+            # A master of 2.6 binds its socket anew just after its worker serves, and ends if the draft of it is gone.
+            if str(path.relative_to(self.directory)) not in kept and not path.name.startswith(_SOCKETS)
+        )
 
     def remove_all(self) -> None:
         """Remove everything: no HAProxy runs."""

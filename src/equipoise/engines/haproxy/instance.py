@@ -14,7 +14,7 @@ from equipoise.engines.haproxy.blame import last_words
 from equipoise.engines.haproxy.files import Files
 from equipoise.engines.haproxy.old_sessions import end_sessions
 from equipoise.engines.haproxy.program import Program
-from equipoise.engines.haproxy.runtime import NobodyError, Worker, ask, tell, who
+from equipoise.engines.haproxy.runtime import NoAnswerError, NobodyError, Worker, ask, tell, who
 from equipoise.engines.haproxy.servers import servers
 from equipoise.engines.haproxy.stick_tables import Remembered, carry_over, remember
 from equipoise.plan.states import NodeState
@@ -22,6 +22,8 @@ from equipoise.state.events import Event, HaproxyLost, HaproxyReloaded, HaproxyS
 
 _LAST_WORDS_BYTES = 4096
 _KILLED_S = 3.0
+_FAULT_S = 3.0  # one that is this late is held to be stopped, and another machine had better serve
+_LOOK_EVERY_S = 0.05
 
 
 class Instance:
@@ -57,6 +59,10 @@ class Instance:
         """Say whether what serves is the configuration with this digest."""
         return self.is_alive and self.worker is not None and mark in self.worker.description
 
+    def runs_other_than(self, mark: str) -> bool:
+        """Say whether what serves is a configuration with another digest."""
+        return self.is_alive and self.worker is not None and mark not in self.worker.description
+
     async def start(self, program: Program, mark: str) -> None:
         """Start one on the configuration that is written.  Raises: EngineError."""
         self._log_began = self._files.log_end()
@@ -68,7 +74,13 @@ class Instance:
         """Have the configuration that is written loaded, and clients keep their nodes.  Raises: EngineError."""
         remembered = await self._remember(pools)
         old = self.worker.pid if self.worker is not None else 0
-        self.worker = await master.reload(self._files, self.pid, mark)
+        self.worker = None  # until it is known who serves: one that is not ready in time may be later
+        try:
+            self.worker = await master.reload(self._files, self.pid, mark)
+        except EngineError:
+            with suppress(EngineError):
+                self.worker = await who(self._files.worker_socket)
+            raise
         try:
             await carry_over(self._files.worker_socket, mark, pools, remembered)
         except EngineError as error:
@@ -86,6 +98,25 @@ class Instance:
         with suppress(EngineError):
             for pid in (await master.family(self._files)).old:
                 await end_sessions(self._files.master_socket, pid, keys)
+
+    async def fault(self) -> str | None:
+        """Return why it serves nobody, at once where it is dead; None where its worker answers within 3 s."""
+        now_s = asyncio.get_running_loop().time
+        deadline_s = now_s() + _FAULT_S
+        said = ""
+        while self.is_alive:
+            if (left_s := deadline_s - now_s()) <= 0:
+                return said
+            try:
+                await who(self._files.worker_socket, left_s)
+            except NoAnswerError as error:
+                return str(error)
+            except EngineError as error:  # for a moment while another configuration is loaded it hangs up
+                said = str(error)
+            else:
+                return None
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return "HAProxy does not run; it is started again"
 
     def last_words(self) -> str:
         """Return what it printed last."""

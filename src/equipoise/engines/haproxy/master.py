@@ -96,12 +96,15 @@ async def reload(files: Files, pid: int, mark: str) -> Worker:
 
 
 async def _serving(files: Files, mark: str, master: int, began: int, failed_before: int | None = None) -> Worker:
-    """Wait until a worker answers that runs `mark`, and return it.  Raises: EngineError."""
+    """Wait until a worker answers that runs `mark`, and its master too, and return it.  Raises: EngineError.
+
+    A worker may be there before its master listens to signals: one that is sent then is lost.
+    """
     deadline_s = asyncio.get_running_loop().time() + _READY_S
     while asyncio.get_running_loop().time() < deadline_s:
         with suppress(EngineError):
             worker = await who(files.worker_socket)
-            if mark in worker.description:
+            if mark in worker.description and (await family(files)).master == master:
                 return worker
         if not processes.is_alive(master):
             raise EngineError(f"HAProxy ended at once: {last_words(files.log_since(began))}")

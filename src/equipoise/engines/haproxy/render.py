@@ -1,8 +1,9 @@
 """What a plan means to HAProxy.  Pure: the same plan gives the same bytes, on whichever machine.
 
 Nothing is logged of requests, because their addresses name patients: there is no `log` line and no format for one.
-No `nbthread`: HAProxy counts the processors itself.  No `peers`: who loads a configuration anew carries what the stick
-tables remember.  HAProxy's parser stays strict, so that requests which two programs could read differently end here.
+No `nbthread`: HAProxy counts the processors itself.  `peers` only with another machine (`render_peers.py`): who loads a
+configuration anew carries what the stick tables remember.  HAProxy's parser stays strict, so that requests which two
+programs could read differently end here.
 
 Source: HAProxy configuration manual 2.6, section 3; BCP 195.
 """
@@ -10,9 +11,10 @@ Source: HAProxy configuration manual 2.6, section 3; BCP 195.
 from collections.abc import Iterator
 
 from equipoise.engines.haproxy.artifact import DIGEST_MARK, WORKER_SOCKET, Artifact, Line, ServerLine
-from equipoise.engines.haproxy.render_backend import backend, pool
+from equipoise.engines.haproxy.render_backend import backend, pool, remembers
 from equipoise.engines.haproxy.render_frontend import frontend, per_source
 from equipoise.engines.haproxy.render_pages import pages
+from equipoise.engines.haproxy.render_peers import Peers, peers_of
 from equipoise.engines.haproxy.render_tls import CERTIFICATES, bundles, default_lines
 from equipoise.engines.haproxy.render_values import below_directory, inside, quoted
 from equipoise.plan.model import Plan, Service
@@ -35,24 +37,32 @@ def render(plan: Plan) -> Artifact:
     services = [service for service in plan.services if service.engine == "haproxy"]
     if not services:
         return Artifact()
+    peers = peers_of(plan.cluster) if any(remembers(service) for service in services) else None
+    of_services = tuple(bundle for service in services for bundle in bundles(service))
+    listen = tuple(endpoint for service in services for endpoint in service.listen)
     return Artifact(
-        lines=tuple(_lines(plan.site, services)),
-        bundles=tuple(bundle for service in services for bundle in bundles(service)),
+        lines=tuple(_lines(plan.site, services, peers)),
+        bundles=of_services if peers is None else (*of_services, *peers.bundles()),
         pages=tuple(page for service in services if service.reads_http for page in pages(service)),
-        pools=tuple(pool(service) for service in services),
-        listen=tuple(endpoint for service in services for endpoint in service.listen),
+        pools=tuple(pool(service, is_shared=peers is not None) for service in services),
+        listen=listen if peers is None else (*listen, peers.place),
         drain_timeout_s=plan.drain_timeout_s,
+        is_shared=peers is not None,
     )
 
 
-def _lines(site: str, services: list[Service]) -> Iterator[Line | ServerLine]:
+def _lines(site: str, services: list[Service], peers: Peers | None) -> Iterator[Line | ServerLine]:
     yield from _head()
     yield from _global(site)
+    if peers is not None:
+        yield peers.name_line()
     yield from _defaults()
+    if peers is not None:
+        yield from peers.section()
     for service in services:
         yield from frontend(service)
         yield from per_source(service)
-        yield from backend(service)
+        yield from backend(service, is_shared=peers is not None)
 
 
 def _head() -> Iterator[Line]:

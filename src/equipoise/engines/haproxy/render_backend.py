@@ -13,6 +13,7 @@ from itertools import count
 from equipoise.engines.haproxy.artifact import Line, Pool, ServerLine
 from equipoise.engines.haproxy.render_frontend import HALF_CLOSED_S
 from equipoise.engines.haproxy.render_pages import page_lines
+from equipoise.engines.haproxy.render_peers import SECTION
 from equipoise.engines.haproxy.render_tls import name_words, node_words
 from equipoise.engines.haproxy.render_values import INDENT, at, duration, inside
 from equipoise.plan.model import Endpoint, Node, Service
@@ -38,8 +39,13 @@ _MOST_IDS = 1 << 30  # an id is a positive number of 32 bits with a sign
 _SHORTEST_CHECK_S, _LONGEST_CHECK_S = 1.0, 10.0
 
 
-def backend(service: Service) -> Iterator[Line | ServerLine]:
-    """Yield the section.  Without a node it answers 503, or closes."""
+def backend(service: Service, *, is_shared: bool = False) -> Iterator[Line | ServerLine]:
+    """Yield the section.  Without a node it answers 503, or closes.
+
+    Args:
+        service: The service.
+        is_shared: Whether the other machine of a pair is told which node a client keeps.
+    """
     yield Line("")
     yield Line(f"backend {service.name}", at(service))
     yield inside(f"mode {'http' if service.reads_http else 'tcp'}", at(service, "protocol"))
@@ -50,34 +56,39 @@ def backend(service: Service) -> Iterator[Line | ServerLine]:
     if any(node.backup for node in service.nodes):
         yield inside("option allbackups  # all of them share the work, not the first one alone")
     yield from _timeouts(service)
-    yield from _persistence(service)
+    yield from _persistence(service, is_shared=is_shared)
     if service.reads_http:
         yield from _requests(service)
     if service.source_address is not None:
         yield inside(f"source {service.source_address}", at(service, "source_address"))
-    yield from _servers(service)
+    yield from _servers(service, is_shared=is_shared)
 
 
-def pool(service: Service) -> Pool:
-    """Return what must be known to take its nodes in and out."""
+def remembers(service: Service) -> bool:
+    """Return whether a stick table holds which node a client keeps."""
     kept = service.persistence
-    by_source = kept.by == "source_ip" or (kept.by == "cookie" and kept.fallback == "source_ip")
+    return kept.by == "source_ip" or (kept.by == "cookie" and kept.fallback == "source_ip")
+
+
+def pool(service: Service, *, is_shared: bool = False) -> Pool:
+    """Return what must be known to take its nodes in and out; `is_shared` as above."""
     return Pool(
         service=service.name,
-        nodes=_ids(service),
-        table=service.name if by_source else None,
+        nodes=_ids(service, is_shared=is_shared),
+        table=service.name if remembers(service) else None,
         cut=service.on_down == "cut",
         reads_http=service.reads_http,
     )
 
 
-def _ids(service: Service) -> dict[str, int]:
+def _ids(service: Service, *, is_shared: bool) -> dict[str, int]:
     """Return the id of each node: by its place, which `first` goes by.
 
-    With a hash, which goes by ids too, it follows from the name: who leaves or comes moves no client of the others.
+    With a hash, which goes by ids too, it follows from the name: who leaves or comes moves no client of the others.  So
+    it does where another machine is told of ids: its document may be another one for a moment.
     """
     names = [node.name for node in _standing(service)]
-    if service.balance != "source_hash":
+    if service.balance == "first_up" or (service.balance != "source_hash" and not is_shared):
         return {name: number for number, name in enumerate(names, start=1)}
     ids: dict[str, int] = {}
     for name in sorted(names):
@@ -104,7 +115,7 @@ def _timeouts(service: Service) -> Iterator[Line]:
         yield inside(f"timeout server-fin {half_closed}", at(service, "timeouts", "idle"))
 
 
-def _persistence(service: Service) -> Iterator[Line]:
+def _persistence(service: Service, *, is_shared: bool) -> Iterator[Line]:
     kept, path = service.persistence, at(service, "persistence")
     if kept.by == "cookie":
         words = [f"cookie {kept.cookie} insert indirect nocache httponly"]
@@ -113,8 +124,9 @@ def _persistence(service: Service) -> Iterator[Line]:
         words += [f'attr "SameSite={kept.same_site.capitalize()}"', f"maxidle {max(1, round(kept.ttl_s))}"]
         yield inside("# A cookie names the node; one that names none which is there is passed over.", path)
         yield inside(" ".join(words), path)
-    if pool(service).table is not None:
-        yield inside(f"stick-table type ipv6 size 100k expire {duration(kept.ttl_s)}", path)
+    if remembers(service):
+        told = f" peers {SECTION}" if is_shared else ""
+        yield inside(f"stick-table type ipv6 size 100k expire {duration(kept.ttl_s)}{told}", path)
         client = f"src,ipmask({kept.mask},{kept.mask6})"
         if kept.by != "cookie":
             yield inside(f"stick on {client}", path)
@@ -144,8 +156,8 @@ def _requests(service: Service) -> Iterator[Line]:
     yield inside(f"http-request disable-l7-retry unless {safe}", at(service, "protocol"))
 
 
-def _servers(service: Service) -> Iterator[Line | ServerLine]:
-    standing, ids = _standing(service), _ids(service)
+def _servers(service: Service, *, is_shared: bool) -> Iterator[Line | ServerLine]:
+    standing, ids = _standing(service), _ids(service, is_shared=is_shared)
     if standing:
         yield inside("# HAProxy's own check, a connect: a dead node leaves even when nobody else looks.")
         yield inside(_common(service), at(service, "health"))

@@ -15,28 +15,30 @@ from equipoise.base.errors import EngineError, EquipoiseError
 from equipoise.base.paths import Directories
 from equipoise.base.processes import has_ended, run_to_end
 from equipoise.base.tasks import Tasks
-from equipoise.engines.base import Observation, Refusal
+from equipoise.engines.base import Observation, Refusal, SharesNothing
 from equipoise.engines.haproxy import blame
 from equipoise.engines.haproxy.artifact import Artifact
 from equipoise.engines.haproxy.files import Files
 from equipoise.engines.haproxy.instance import Instance
 from equipoise.engines.haproxy.program import Program, find_program
 from equipoise.engines.haproxy.render import render
-from equipoise.engines.haproxy.states import shown
+from equipoise.engines.haproxy.states import forgotten_again, shown
 from equipoise.engines.haproxy.statistics import Counting
 from equipoise.engines.haproxy.telling import Drains, Telling
 from equipoise.engines.sockets import check_listener
 from equipoise.plan.model import Endpoint, Plan
 from equipoise.plan.states import NodeState, NodeStates
-from equipoise.state.events import Event, HaproxyLost, NodeAccepted, NodeRefused, TaskHindered
+from equipoise.state.events import Event, HaproxyLost, NodeAccepted, NodeRefused
+from equipoise.state.hindrances import Hindrances
 
 _CHECK_S = 30.0
 _QUICK_DEATH_S = 10.0  # a HAProxy that ends sooner is started again only after a pause
 _PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0)
 _SILENT_LOOKS = 3
+_TELL = "tell HAProxy of its nodes"
 
 
-class HaproxyEngine:
+class HaproxyEngine(SharesNothing):  # with a peer it shares by itself: see render_peers.py
     """The one HAProxy of this instance; none runs where no service needs it.
 
     Args:
@@ -54,6 +56,7 @@ class HaproxyEngine:
         self._tasks = tasks
         self._clock = clock
         self._emit = emit
+        self._hindrances = Hindrances(emit)
         self._artifact = Artifact()
         self._before = Artifact()  # its files stay: another engine may refuse, and the change is taken back
         self._states: NodeStates = {}
@@ -148,23 +151,37 @@ class HaproxyEngine:
 
     async def watch(self) -> None:
         """Look whether HAProxy runs and answers, what its own checks say, and tell it what it has not taken."""
-        if self._closing or self._restarting or self._lock.locked() or not self._artifact:
+        if self._is_under_change:
             return
+        worker = self._instance.worker
         try:
-            refused = await self._counting.refused()
+            refused, silence = await self._counting.refused(), ""
         except EngineError as error:
-            self._silent += 1
-            if not self._instance.is_alive or self._silent >= _SILENT_LOOKS:
-                self._lose(error)
+            refused, silence = {}, str(error)
+        if self._is_under_change or self._instance.worker is not worker:
             return
-        self._silent = 0
+        self._silent = self._silent + 1 if silence else 0
+        if not self._instance.is_alive:  # without its master a worker may answer for a moment more
+            self._lose(f"it ended: {self._instance.last_words()}")
+        elif self._silent >= _SILENT_LOOKS:
+            self._lose(silence)
+        elif not silence:
+            await self._look_at_answer(refused)
+
+    @property
+    def _is_under_change(self) -> bool:
+        return self._closing or self._restarting or self._lock.locked() or not self._artifact
+
+    async def _look_at_answer(self, refused: Mapping[str, str]) -> None:
         self._look_at_checks({key: reason for key, reason in refused.items() if self._takes_part(key)})
         self._files.trim_log()
-        if self._counting.serving != self._instance.worker:  # somebody else had it loaded anew
+        if self._counting.serving != self._instance.worker:  # loaded anew by somebody else, or by us and too late
             self._instance.worker = self._counting.serving
             self._telling.forget()
         if self._telling.is_behind:
             await self._tell_again()
+        if self._artifact.is_shared:
+            await self._forget_again()
 
     def leave(self) -> None:
         """Let go: HAProxy serves on, and waits for the next supervisor."""
@@ -181,6 +198,10 @@ class HaproxyEngine:
     def hurry(self) -> None:
         """Have a stop that is under way end at once."""
         self._hurried.set()
+
+    async def fault(self) -> str | None:
+        """Return why HAProxy serves nobody, within 3 s; None where it serves, or no service needs it."""
+        return await self._instance.fault() if self._artifact else None
 
     # Inside
 
@@ -286,9 +307,20 @@ class HaproxyEngine:
     async def _tell_again(self) -> None:
         async with self._lock:
             try:
-                await self._tell()
+                if self._artifact and self._instance.runs_other_than(self._artifact.digest):
+                    await self._load(self._artifact)  # a change that was taken back has come into force after all
+                else:
+                    await self._tell()
             except EngineError as error:  # the next look tries again
-                self._emit(TaskHindered(task="tell HAProxy of its nodes", reason=str(error)))
+                self._hindrances.say(_TELL, str(error))
+            else:
+                self._hindrances.say(_TELL, None)
+
+    async def _forget_again(self) -> None:
+        over = self._drains.over(self._artifact.drain_timeout_s)
+        commands = [each for pool in self._artifact.pools for each in forgotten_again(pool, self._states, over)]
+        with suppress(EngineError):  # the next look tries again
+            await self._instance.tell(self._artifact.digest, commands)
 
     def _look_at_checks(self, refused: Mapping[str, str]) -> None:
         for key in sorted(refused.keys() - self._refused_nodes.keys()):
@@ -300,8 +332,7 @@ class HaproxyEngine:
                 self._emit(NodeAccepted(service=service, node=node))
         self._refused_nodes = dict(refused)
 
-    def _lose(self, error: EngineError) -> None:
-        reason = str(error) if self._instance.is_alive else f"it ended: {self._instance.last_words()}"
+    def _lose(self, reason: str) -> None:
         self._emit(HaproxyLost(pid=self._instance.pid, reason=reason))
         self._restarting, self._silent = True, 0
         quick = self._clock.monotonic() - self._instance.since_s < _QUICK_DEATH_S

@@ -51,8 +51,21 @@ def _of_one(pool: Pool, number: int, key: str, state: NodeState, *, over: bool) 
     if word == "ready":
         return [weigh, take]
     # Out first: the file may have it with weight 0, and for a moment it would take work again.
-    forget = [f"clear table {pool.table} data.server_id eq {number}"] if pool.table else []
-    return [take, weigh, *forget]
+    return [take, weigh, *_forget(pool, number)]
+
+
+def forgotten_again(pool: Pool, states: NodeStates, over: frozenset[str]) -> tuple[str, ...]:
+    """Return what takes clients away once more from nodes that drain: another machine may have told of them since."""
+    found: list[str] = []
+    for name, number in pool.nodes.items():
+        key = node_key(pool.service, name)
+        if (state := states.get(key)) is not None and _administered(state, over=key in over) == "drain":
+            found += _forget(pool, number)
+    return tuple(found)
+
+
+def _forget(pool: Pool, number: int) -> list[str]:
+    return [f"clear table {pool.table} data.server_id eq {number}"] if pool.table else []
 
 
 def cuts(pool: Pool, before: NodeStates, now: NodeStates) -> tuple[str, ...]:

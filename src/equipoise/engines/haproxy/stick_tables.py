@@ -1,8 +1,10 @@
 """Which node each client keeps, carried over a reload: HAProxy's new worker begins with empty tables.
 
-`peers` would do it only while a connection is open: an old worker without one ends before it has told anything.  Nodes
-have other numbers where the configuration changed, so entries go by name; those of nodes that left are dropped.  The
-time that an entry lives begins anew.  Source: docs/adr/0010-haproxy.md; HAProxy's management guide, `show table`.
+A machine alone has no `peers`: for the old worker to teach the new one by them, something must be open that keeps it
+until then.  In a pair they do it (`render_peers.py`), usually before we look; as they know the time left, what is there
+by then stays as it is, and only what is missing is given here.
+Nodes have other numbers where the configuration changed, so entries go by name; those of nodes that left are dropped.
+The time that an entry lives begins anew.  Source: docs/adr/0010-haproxy.md; HAProxy's management guide, `show table`.
 """
 
 import asyncio

@@ -19,6 +19,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from equipoise.base.deadline import deadline
 from equipoise.base.errors import EquipoiseError
 from equipoise.base.processes import Process, start_closed
 from equipoise.config.base import CheckParams
@@ -53,7 +54,7 @@ async def visit(visit: Visit, params: Params) -> Result:
     process: Process | None = None
     with _Output() as output:
         try:
-            async with asyncio.timeout(visit.timeout_s):
+            async with deadline(visit.timeout_s):
                 process = await _started(command, output)
                 output.read_in_background()
                 await _end_of(process.pid)

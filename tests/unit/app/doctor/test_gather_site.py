@@ -12,7 +12,7 @@ from equipoise.app.doctor.facts import Running
 from equipoise.app.doctor.gather_site import gather_site, host_names, look_up
 from equipoise.base.clock import SystemClock
 from equipoise.engines.haproxy.program import PROGRAM_VARIABLE
-from equipoise.sim.site import free_port
+from equipoise.sim.ports import free_port
 from tests.unit.app.doctor.healthy import plan
 
 SITE = """\
@@ -83,7 +83,7 @@ def test_a_question_without_an_answer_keeps_nobody_waiting() -> None:
     release = threading.Event()
     began = time.monotonic()
     answers = answers_within(0.2, {"quick": lambda: 1, "hangs": lambda: release.wait(20) and 2}, SystemClock())
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # the one that hangs would for 20 s
     release.set()
     assert {name: answer.value for name, answer in answers.items()} == {"quick": 1}
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from equipoise.app.doctor.facts import FileLimit, Haproxy, Lookup, Source
 from equipoise.app.doctor.findings import Finding, Level
 from equipoise.app.doctor.judge_site import judge_site
+from equipoise.plan.model import ManagedAddress
 from tests.unit.app.doctor.healthy import SITE, listener, machine, plan, surroundings
 
 
@@ -16,6 +17,13 @@ def test_all_is_well() -> None:
     findings = list(judge_site(plan(), machine(), surroundings()))
     assert bad(findings) == []
     assert [each.seen for each in findings if each.item == "ports"] == ["10.0.0.100:104, 10.0.0.100:11112: free"]
+
+
+def test_an_address_that_the_balancer_brings_up_need_not_be_here() -> None:
+    away = replace(surroundings(), listeners=(replace(listener(104), local=False),))
+    assert [item for item, *_ in bad(list(judge_site(plan(), machine(), away)))] == ["addresses"]
+    managing = replace(plan(), addresses=(ManagedAddress("10.0.0.100", "eth0"),))
+    assert bad(list(judge_site(managing, machine(), away))) == []
 
 
 def test_ports_that_the_running_balancer_holds_are_good() -> None:

@@ -38,11 +38,6 @@ def text_of(artifact: Artifact, states: NodeStates | None = None) -> str:
     return artifact.text(lambda line: shown(line, states or {}, ()))
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
-        return int(server.getsockname()[1])
-
-
 class _Quiet(ThreadingHTTPServer):
     def handle_error(self, *_: Any) -> None:
         """Say nothing: HAProxy's own check connects and goes."""

@@ -37,6 +37,7 @@ class Web:
         self.name = name
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.kept_waiting = 0
         self._sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = int(self._sock.getsockname()[1])
 
@@ -54,6 +55,7 @@ class Web:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await reader.readuntil(b"\r\n\r\n"):
+                self.kept_waiting += not self.may_answer.is_set()
                 await self.may_answer.wait()
                 body = self.name.encode()
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
@@ -91,6 +93,18 @@ async def eventually(look: Callable[[], Awaitable[object]], what: str = "it") ->
     while not await look():
         assert asyncio.get_running_loop().time() < deadline_s, f"{what} did not come about"
         await asyncio.sleep(0.02)
+
+
+async def asking(port: int, web: Web) -> asyncio.Future[str]:
+    """Ask a node that says nothing until it is let; return when it has the request, with what will be the answer."""
+    web.may_answer.clear()
+    before, asked = web.kept_waiting, asyncio.ensure_future(get(port))
+
+    async def has_come() -> bool:
+        return web.kept_waiting > before
+
+    await eventually(has_come, "the request at the node")
+    return asked
 
 
 class Site:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from equipoise.state.events import NodeAccepted, NodeRefused
-from tests.unit.engines.haproxy.served import Site, eventually, get, play
+from tests.unit.engines.haproxy.served import Site, asking, eventually, get, play
 
 pytestmark = pytest.mark.usefixtures("program")
 
@@ -26,9 +26,7 @@ def test_bytes_grow_over_reloads_and_old_connections_count(directory: Path) -> N
         assert first.bytes_in > 20
         assert first.bytes_out > 20
         assert first.connections == 0
-        site.webs["a"].may_answer.clear()
-        asked = asyncio.ensure_future(get(site.port))
-        await asyncio.sleep(0.2)
+        asked = await asking(site.port, site.webs["a"])
         assert (await site.engine.observe()).nodes["web/a"].connections == 1
         await site.engine.apply(site.artifact("a", "b"))
         observed = await site.engine.observe()
@@ -55,9 +53,7 @@ def test_a_cut_reaches_old_workers(directory: Path) -> None:
         await site.nodes("a", "b")
         await site.engine.apply(site.artifact("a", on_down="cut"))
         await site.put(a="up")
-        site.webs["a"].may_answer.clear()
-        asked = asyncio.ensure_future(get(site.port))
-        await asyncio.sleep(0.2)
+        asked = await asking(site.port, site.webs["a"])
         await site.engine.apply(site.artifact("a", "b", on_down="cut"))
         await site.put(a="down", b="up")
         assert await asked in ("502", "503"), "the client need not wait for a node that is gone"

@@ -60,6 +60,13 @@ def test_files_of_two_configurations_stay(files: Files, directory: Path) -> None
     assert files.endpoints() == frozenset()
 
 
+def test_a_socket_that_is_just_being_bound_is_left_alone(files: Files) -> None:
+    draft = files.master_socket.with_name(f"{files.master_socket.name}.4711.tmp")
+    draft.touch()
+    files.remove_unused(Artifact())
+    assert draft.exists()
+
+
 def test_where_a_configuration_listens() -> None:
     text = "frontend web\n  bind 10.0.0.1:80 transparent\n  bind [::1]:443 v6only ssl crt x.pem\n  bind-process all\n"
     assert set(listening(text)) == {Endpoint("10.0.0.1", 80), Endpoint("::1", 443)}

@@ -16,7 +16,7 @@ from equipoise.engines.haproxy.files import Files
 from equipoise.engines.haproxy.master import is_ours, members_of, ours
 from equipoise.plan.states import NodeState
 from equipoise.state.events import HaproxyLost, HaproxyStarted
-from tests.unit.engines.haproxy.served import Site, eventually, get, is_refused, names, node_states, play
+from tests.unit.engines.haproxy.served import Site, asking, eventually, is_refused, names, node_states, play
 
 pytestmark = pytest.mark.usefixtures("program")
 once = pytest.mark.parametrize("program", ["wheel"], indirect=True)  # slow, and the program has no part in it
@@ -236,9 +236,7 @@ def test_a_stop_lets_open_work_end(directory: Path, how: str) -> None:
     async def scene(site: Site) -> None:
         await site.nodes("a")
         await site.engine.apply(site.artifact("a"))
-        site.webs["a"].may_answer.clear()
-        asked = asyncio.ensure_future(get(site.port))
-        await asyncio.sleep(0.2)
+        asked = await asking(site.port, site.webs["a"])
         stopping = asyncio.ensure_future(site.engine.stop(0.5 if how == "is cut" else 60))
         await eventually(lambda: is_refused(site.port))
         if how == "is hurried":

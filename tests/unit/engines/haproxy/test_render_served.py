@@ -10,8 +10,9 @@ import pytest
 
 from equipoise.engines.haproxy.states import commands
 from equipoise.plan.states import NodeState
+from equipoise.sim.ports import free_port
 from tests.system.certificates import Authority
-from tests.unit.engines.haproxy.rendered import Answer, Node, Running, asked, free_port, plan_of, running
+from tests.unit.engines.haproxy.rendered import Answer, Node, Running, asked, plan_of, running
 
 QUERY = 'application/soap+xml; charset=UTF-8; action="urn:ihe:iti:2007:RegistryStoredQuery"'
 PROVIDE = 'multipart/related; type="application/xop+xml"; action="urn:ihe:iti:2007:ProvideAndRegisterDocumentSet-b"'

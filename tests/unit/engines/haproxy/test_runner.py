@@ -3,19 +3,33 @@
 import asyncio
 import ssl
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from equipoise.base.errors import EngineError
+from equipoise.engines.haproxy import master
 from equipoise.engines.haproxy.artifact import Artifact, Bundle, Line
 from equipoise.engines.haproxy.master import ours
+from equipoise.engines.haproxy.runtime import Worker
 from equipoise.plan.model import Endpoint
 from equipoise.plan.states import StateName
 from equipoise.state.events import HaproxyReloaded, HaproxyStarted
 from tests.system.certificates import Authority
-from tests.unit.engines.haproxy.served import Site, eventually, get, held_port, is_refused, names, node_states, play
+from tests.unit.engines.haproxy.served import (
+    Site,
+    asking,
+    eventually,
+    get,
+    held_port,
+    is_refused,
+    names,
+    node_states,
+    play,
+)
 
 pytestmark = pytest.mark.usefixtures("program")
 
@@ -39,6 +53,39 @@ def test_it_serves_what_is_applied_and_a_second_time_does_nothing(directory: Pat
         assert set(modes.values()) == {0o600}
         assert site.files.directory.stat().st_mode & 0o777 == 0o700
         assert "candidate.cfg" not in modes
+
+    play(directory, scene)
+
+
+def test_a_change_that_was_taken_back_does_not_stay_where_it_comes_into_force_too_late(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that is busy a new worker may serve only after it was given up."""
+
+    async def impatient(*given: object, **more: object) -> Worker:
+        raise EngineError("HAProxy does not serve the new configuration after 10 s")
+
+    async def scene(site: Site) -> None:
+        await site.nodes("a", "b", "c")
+        before = site.artifact("a", "b")
+        await site.engine.apply(before)
+        with monkeypatch.context() as patch:
+            patch.setattr(master, "_serving", impatient)
+            with pytest.raises(EngineError, match="does not serve the new configuration"):
+                await site.engine.apply(site.artifact("c"))
+        with suppress(EngineError):
+            await site.engine.apply(before)  # as everything is taken back
+
+        async def answer(*nodes: str) -> bool:
+            await site.engine.watch()
+            return await site.answers() == set(nodes)
+
+        await eventually(partial(answer, "a", "b"), "what served before")
+        await site.put(a="down", b="up")
+        await eventually(partial(answer, "b"), "a node taken out")  # also of a worker that comes only now
+        reloads = len(site.heard(HaproxyReloaded))
+        await site.engine.watch()
+        assert len(site.heard(HaproxyReloaded)) == reloads, "once is enough"
 
     play(directory, scene)
 
@@ -213,9 +260,7 @@ def test_a_service_more_and_none_at_all(directory: Path) -> None:
         held, other = held_port()
         await site.engine.apply(site.artifact("a", listen=[f"127.0.0.1:{site.port}", f"127.0.0.1:{other}"]))
         assert await get(other) == "a"
-        site.webs["a"].may_answer.clear()
-        asked = asyncio.ensure_future(get(other))
-        await asyncio.sleep(0.2)
+        asked = await asking(other, site.webs["a"])
         await site.engine.apply(Artifact())
         await eventually(lambda: is_refused(other))
         site.webs["a"].may_answer.set()
