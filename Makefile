@@ -30,6 +30,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --e
 
 # What runs in the background has SIGINT ignored, and so would everything that the tests interrupt.
 PYTEST := env --default-signal=INT $(BIN)/python -m pytest
+# Runs that keep which tests failed, and the second look at these: docs/adr/0015-a-second-look.md.
+PYTEST_KEEPING = $(PYTEST) --cache-clear -o cache_dir=.pytest_cache/$(1)
+SECOND_LOOK = env --default-signal=INT $(BIN)/python -m tools.second_look $(addprefix .pytest_cache/,$(1))
 
 DEMO_FOR ?= 30s
 SOAK_FOR ?= 3600
@@ -62,7 +65,8 @@ check: $(DEV) test-packages
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(PYTEST) -n 2 --dist loadfile tests/unit tests/property tests/playbook tests/golden tests/arch
+	$(call PYTEST_KEEPING,fast) -n 2 --dist loadfile tests/unit tests/property tests/playbook tests/golden tests/arch \
+		|| { [ $$? -eq 1 ] && $(call SECOND_LOOK,fast); }
 	$(BIN)/python -m tools.reference --check
 
 # Two halves beside each other, and the soak, which mostly waits.  The one has what brings a network of its own, and some
@@ -74,12 +78,16 @@ BESIDE := tests/system/test_infinitt.py $(wildcard tests/system/test_layer4_*.py
 SOAK := tests/system/test_hl7_soak.py
 
 system: $(DEV) test-packages
-	$(PYTEST) $(BESIDE) >.pytest-beside.log 2>&1 & beside=$$!; \
+	$(call PYTEST_KEEPING,beside) $(BESIDE) >.pytest-beside.log 2>&1 & beside=$$!; \
 	$(PYTEST) -s $(SOAK) >.pytest-soak.log 2>&1 & soak=$$!; \
-	$(PYTEST) tests/system $(addprefix --ignore ,$(BESIDE) $(SOAK)); \
+	$(call PYTEST_KEEPING,others) tests/system $(addprefix --ignore ,$(BESIDE) $(SOAK)); \
 	others=$$?; wait $$beside; beside=$$?; wait $$soak; soak=$$?; \
 	cat .pytest-beside.log .pytest-soak.log; rm -f .pytest-beside.log .pytest-soak.log; \
-	[ $$others -eq 0 ] && [ $$beside -eq 0 ] && [ $$soak -eq 0 ]
+	[ $$soak -eq 0 ] && case $$others,$$beside in \
+		0,0) ;; \
+		[01],[01]) $(call SECOND_LOOK,others beside) ;; \
+		*) false ;; \
+	esac
 
 fault: $(DEV) test-packages
 	$(PYTEST) tests/system/test_fault_run.py

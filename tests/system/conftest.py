@@ -1,13 +1,38 @@
 """What tests of several files share: a stage for web services, and its nodes; and a pair of machines."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Generator, Iterator
 
 import pytest
 
+from tests.system.pair_machine import Machine
 from tests.system.pair_shared import Shared
 from tests.system.pair_stage import Pair
 from tests.system.web import WebNode
 from tests.system.web_stage import WebStage
+
+_EVENTS_SHOWN = 25
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what both machines of a pair have to say of a test that failed: it is too late once they are gone."""
+    report = yield
+    if report.failed and call.when == "call":
+        found = getattr(item, "funcargs", {}).values()
+        for machine in (machine for pair in found if isinstance(pair, Pair) for machine in pair.machines):
+            report.sections.append((f"{machine.name} now", _said(machine)))
+    return report
+
+
+def _said(machine: Machine) -> str:
+    try:
+        events = [json.dumps(event) for event in machine.balancer.events()[-_EVENTS_SHOWN:]]
+        return "\n".join([machine.host.ip("-brief", "address"), json.dumps(machine.cluster()), *events])
+    except Exception as error:  # noqa: BLE001 -- one that says nothing any more is no other failure
+        return repr(error)
 
 
 @pytest.fixture(scope="module")

@@ -271,11 +271,6 @@ def no_new_one_failed(seen: Seen, accepted_s: float = ANSWERED_S) -> None:
     assert len(failed) <= CUT, seen
 
 
-def flows_known(pair: "Pair", machine: Machine, count: int, service: str = "direct") -> None:
-    """Wait until a machine knows of so many connections of direct routing, by its peer's word or by its own."""
-    eventually(lambda: machine.balancer.status(service)["connections"] >= count, WITHIN_S, f"{count} flows there")
-
-
 def stays(look: Callable[[], bool], for_s: float = 1.5) -> None:
     """Hold that something stays as it is for a while."""
     until_s = time.monotonic() + for_s

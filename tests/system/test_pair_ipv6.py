@@ -20,7 +20,6 @@ from tests.system.pair_stage import (
     TRANSLATED,
     WEB,
     Pair,
-    flows_known,
     in_pair,
     no_new_one_failed,
     nothing,
@@ -111,8 +110,7 @@ def test_what_is_open_and_what_is_known_of_clients_survives_a_power_loss(pair6: 
     with tracking(active), tracking(standby):
         before = nodes_of_clients(pair6, SOURCES6)
         downloads = [Download(pair6, port).under_way() for port in (DIRECT, DIRECT, TRANSLATED)]
-        followed(pair6, standby)
-        flows_known(pair6, standby, 2)
+        followed(active, standby, downloads)
         with pair6.without_power(active):
             assert all(download.is_whole() for download in downloads)
             assert nodes_of_clients(pair6, SOURCES6[::-1]) == before

@@ -20,7 +20,6 @@ from tests.system.pair_stage import (
     WEB,
     WITHIN_S,
     Pair,
-    flows_known,
     nothing,
     short,
     silent,
@@ -55,8 +54,7 @@ def test_layer_4_downloads_go_on_through_the_power_loss_of_their_balancer(pair: 
     active, standby = pair.whole()
     with tracking(active), tracking(standby):
         downloads = [Download(pair, port).under_way() for port in (DIRECT, DIRECT, TRANSLATED)]
-        followed(pair, standby)
-        flows_known(pair, standby, 2)
+        followed(active, standby, downloads)
         with pair.without_power(active):
             assert all(download.is_whole() for download in downloads)
 

@@ -62,6 +62,21 @@ def test_what_is_over_in_a_moment_is_no_finding(
     assert equipoise("cluster", "status").exit_code == 0
 
 
+def test_of_a_peer_that_died_just_now_nobody_says_that_the_pair_would_survive(
+    joined: FakePair, equipoise: Equipoise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_SETTLES_S", 30)
+    joined.document["peer"]["problem"] = "nobody listens there"  # heard a second ago all the same
+
+    def fall_silent(_: float) -> None:
+        joined.document["peer"]["connected"] = False
+
+    monkeypatch.setattr(time, "sleep", fall_silent)
+    result = equipoise("cluster", "status")
+    assert result.exit_code == 2
+    assert "MAY NOT SURVIVE" in result.stdout
+
+
 def test_without_a_supervisor_it_is_1(equipoise: Equipoise) -> None:
     for words in (("status",), ("join", PEER), ("leave", "--yes"), ("sync",), ("handover",)):
         result = equipoise("cluster", *words)
