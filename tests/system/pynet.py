@@ -9,6 +9,8 @@ from typing import Any
 
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context, evt
 
+from equipoise.sim.peers import heed
+
 VERIFICATION = "1.2.840.10008.1.1"
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -34,7 +36,7 @@ def associate(
     handlers: Sequence[Any] = (),
 ) -> Any:
     """Return the outcome of an attempt to associate: look at `is_established`."""
-    return entity(calling).associate(
+    opened = entity(calling).associate(
         host,
         port,
         contexts=list(contexts) or [build_context(VERIFICATION)],
@@ -44,6 +46,8 @@ def associate(
         evt_handlers=list(handlers),
         **({"bind_address": (source, 0)} if source else {}),
     )
+    heed(opened)
+    return opened
 
 
 @contextmanager

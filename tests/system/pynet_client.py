@@ -21,6 +21,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
+from equipoise.sim.peers import heed
 from tests.system.conversation import CALLED, Client, Credentials, Line, Study
 from tests.system.files import EXPLICIT
 from tests.system.pynet import entity
@@ -133,6 +134,7 @@ class PynetdicomClient(Client):
             tls_args=(client_context(line.tls), "127.0.0.1") if line.tls else None,
         )
         assert opened.is_established
+        heed(opened)
         yield opened
         opened.release()
         assert opened.is_released

@@ -95,10 +95,14 @@ class WebStage:
         return sorted(found, key=lambda pid: (_parent(pid) in found, pid))
 
     def master(self) -> int:
-        """Return the one master of HAProxy."""
-        found = self.haproxy_pids()
-        (master,) = (pid for pid in found if _parent(pid) not in found)
-        return master
+        """Return the one master of HAProxy, once none that is ending stands beside it in the list of processes."""
+
+        def look() -> list[int] | None:
+            found = self.haproxy_pids()
+            masters = [pid for pid in found if _parent(pid) not in found]
+            return masters if len(masters) == 1 else None
+
+        return eventually(look, 10, "one master")[0]
 
     def workers(self) -> list[int]:
         """Return HAProxy's workers, oldest first."""

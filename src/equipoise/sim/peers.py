@@ -4,6 +4,7 @@ Timeouts are short: a simulated site has no slow lines, and a demonstration must
 Source: DICOM PS3.8, table 9-21 (reasons of a rejection).
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,42 @@ from equipoise.base.errors import PeerError
 MAX_PDU_BYTES = 128 * 1024  # the largest that DCMTK takes too: few headers for each image
 _CONNECT_TIMEOUT_S = 3.0
 _ANSWER_TIMEOUT_S = 10.0
+
+
+class Checkpoint:
+    """Where the thread of an association stands still while a request waits for its answer; for pynetdicom's own.
+
+    That one says that it stands until a moment after it goes on.  A request within this moment believes it, and its
+    answer is taken from it: "Received unexpected C-STORE service message", and the request waits in vain.
+    Source: https://github.com/pydicom/pynetdicom/issues/875, seen with 3.0 on a busy machine.
+    """
+
+    def __init__(self, association: Any) -> None:
+        self._association = association
+        self._open = True
+        self._changed = threading.Condition()
+
+    def set(self) -> None:
+        """Have the thread go on."""
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Have the thread stand still when it comes here next."""
+        with self._changed:
+            self._open = False
+
+    def wait(self) -> None:
+        """Stand still, and say so no longer before anybody can ask for the next time."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._open)
+            self._association._is_paused = False
+
+
+def heed(association: Any) -> None:
+    """Have each request of an association of pynetdicom get the answer that came for it."""
+    association._reactor_checkpoint = Checkpoint(association)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +131,7 @@ def open_association(
         bind_address=(source, 0) if source else None,
     )
     if association.is_established:
+        heed(association)
         return association
     raise AssociationError(_why_not_opened(association, connected=bool(opened)))
 
