@@ -3,11 +3,13 @@
 import signal
 import struct
 import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 
 from tests.system.netns import Host
 
+_QUIET_S, _SETTLES_WITHIN_S = 0.3, 5.0  # where somebody goes on sending, it ends all the same
 _FILE_HEADER_BYTES, _PACKET = 24, struct.Struct("=IIII")  # pcap-savefile(5): seconds, microseconds, captured, length
 
 
@@ -49,11 +51,19 @@ class Capture:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
+        self._settle()
         self._process.send_signal(signal.SIGINT)
         _, said = self._process.communicate(timeout=30)
         dropped = [line for line in said.decode().splitlines() if "dropped by kernel" in line]
         if error is None:
             assert dropped == ["0 packets dropped by kernel"], said
+
+    def _settle(self) -> None:
+        """Let it write down what it has seen: what is in its buffer when it ends is lost, and not told of."""
+        until_s, before = time.monotonic() + _SETTLES_WITHIN_S, -1
+        while time.monotonic() < until_s and (size := self._file.stat().st_size) != before:
+            before = size
+            time.sleep(_QUIET_S)
 
     def bytes_of(self, expression: str = "") -> int:
         """Return how many bytes on the wire the packets had that match; after the capture has ended."""

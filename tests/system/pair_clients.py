@@ -5,7 +5,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 
@@ -13,7 +13,9 @@ from equipoise.base.paths import Directories
 from equipoise.engines.layer4.runner import table_name
 from tests.system.balancer import eventually
 from tests.system.pair_machine import Machine
-from tests.system.pair_stage import TRANSLATED, WEB, WITHIN_S, Pair
+from tests.system.pair_stage import DIRECT, TRANSLATED, WEB, WITHIN_S, Pair
+
+_ATTEMPTS = 5
 
 
 class Download(threading.Thread):
@@ -22,7 +24,6 @@ class Download(threading.Thread):
     def __init__(self, pair: Pair, port: int) -> None:
         super().__init__(daemon=True)
         self._expected = pair.page("middle")
-        self.port = port
         self._call = pair.lab.far.call(pair.vip, port, timeout_s=60)
         self.client_port: int = self._call.socket.getsockname()[1]
         self.got, self.failure = b"", ""
@@ -87,16 +88,20 @@ def everything_told(machine: Machine) -> None:
     eventually(lambda: machine.cluster()["lag"]["pending"] == 0, WITHIN_S, "the peer told of everything")
 
 
-def followed(active: Machine, standby: Machine, downloads: Sequence[Download]) -> None:
-    """Wait until the standby knows each of these connections as the machine does through which they pass."""
-    ports = [download.client_port for download in downloads if download.port == TRANSLATED]
+def followed_downloads(pair: Pair, active: Machine, standby: Machine) -> list[Download]:
+    """Return downloads of both ways, under way through a machine, that the standby knows as well as that one does.
 
-    def look() -> bool:
-        known = all(_translated(standby, port) == _translated(active, port) != "" for port in ports)
-        return known and _direct(standby) >= _direct(active) != set()
-
-    eventually(look, WITHIN_S, "the downloads on the standby")
-    assert all(download.is_alive() for download in downloads), "they are still under way"
+    They take five seconds: where the standby hears of them later on a slow machine, others are begun.
+    """
+    for _ in range(_ATTEMPTS):
+        before = _direct(active)
+        downloads = [Download(pair, port).under_way() for port in (DIRECT, DIRECT, TRANSLATED)]
+        client_port = downloads[-1].client_port
+        while all(download.is_alive() for download in downloads):
+            flows, translated = _direct(active) - before, _translated(active, client_port)
+            if len(flows) == 2 and flows <= _direct(standby) and translated == _translated(standby, client_port) != "":
+                return downloads
+    raise AssertionError(f"{standby.name} knew none of them in time, {_ATTEMPTS} times")
 
 
 def _translated(machine: Machine, client_port: int) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.lab.capture import Capture
 from tests.lab.lab import FLOATING, VIPS6, Segment
-from tests.system.pair_clients import Download, followed, nodes_of_clients, tracking
+from tests.system.pair_clients import followed_downloads, nodes_of_clients, tracking
 from tests.system.pair_stage import (
     CHECK,
     DIRECT,
@@ -109,8 +109,7 @@ def test_what_is_open_and_what_is_known_of_clients_survives_a_power_loss(pair6: 
     active, standby = pair6.whole()
     with tracking(active), tracking(standby):
         before = nodes_of_clients(pair6, SOURCES6)
-        downloads = [Download(pair6, port).under_way() for port in (DIRECT, DIRECT, TRANSLATED)]
-        followed(active, standby, downloads)
+        downloads = followed_downloads(pair6, active, standby)
         with pair6.without_power(active):
             assert all(download.is_whole() for download in downloads)
             assert nodes_of_clients(pair6, SOURCES6[::-1]) == before

@@ -9,7 +9,7 @@ from equipoise.proto.dicom.association import encode_request
 from equipoise.proto.dicom.pdu import RELEASE_RP, RELEASE_RQ, PduType
 from tests.lab.lab import SOURCES
 from tests.system.balancer import eventually
-from tests.system.pair_clients import Download, everything_told, followed, nodes_of_clients, tracking
+from tests.system.pair_clients import everything_told, followed_downloads, nodes_of_clients, tracking
 from tests.system.pair_machine import Machine
 from tests.system.pair_stage import (
     DICOM,
@@ -53,8 +53,7 @@ def test_layer_4_downloads_go_on_through_the_power_loss_of_their_balancer(pair: 
     """Those of l4_nat where conntrackd runs, as docs/explanation say."""
     active, standby = pair.whole()
     with tracking(active), tracking(standby):
-        downloads = [Download(pair, port).under_way() for port in (DIRECT, DIRECT, TRANSLATED)]
-        followed(active, standby, downloads)
+        downloads = followed_downloads(pair, active, standby)
         with pair.without_power(active):
             assert all(download.is_whole() for download in downloads)
 
