@@ -2,16 +2,16 @@
 
 import json
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPException
 
 from equipoise.base.paths import Directories
 from equipoise.engines.layer4.runner import table_name
 from tests.system.balancer import eventually
+from tests.system.conntrackd import conntrackd
 from tests.system.pair_machine import Machine
 from tests.system.pair_stage import DIRECT, TRANSLATED, WEB, WITHIN_S, Pair
 
@@ -56,30 +56,12 @@ def nodes_of_clients(pair: Pair, sources: tuple[str, ...]) -> dict[str, str]:
 
 
 @contextmanager
-def tracking(machine: Machine) -> Iterator[None]:
-    """Have conntrackd run on a machine, as its operator would, with the configuration that Equipoise writes.
-
-    But for two paths in it: the two machines have one file system here.
-    """
-    home = machine.balancer.home
-    for left in ("conntrack.lock", "conntrackd.ctl"):  # one that was killed leaves both, and no other starts then
-        (home / left).unlink(missing_ok=True)
-    written = (home / "run/conntrackd.conf").read_text()
-    configuration = home / "conntrackd.conf"
-    configuration.write_text(re.sub(r"(LockFile|Path) .*/", rf"\1 {home}/", written))
-    with (home / "conntrackd.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*machine.host.prefix, "/usr/sbin/conntrackd", "-C", str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        eventually((home / "conntrackd.ctl").exists, WITHIN_S, "conntrackd")
+def tracking(*machines: Machine) -> Iterator[None]:
+    """Have conntrackd run on these machines meanwhile."""
+    with ExitStack() as stack:
+        for machine in machines:
+            stack.enter_context(conntrackd(machine.host, machine.balancer.home / "run/conntrackd.conf"))
         yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def everything_told(machine: Machine) -> None:

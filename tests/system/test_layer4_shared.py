@@ -5,14 +5,12 @@ what one engine tells to the other, as supervisors would.  For `l4_nat` the real
 """
 
 import asyncio
-import subprocess
 import threading
 import time
 from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from shutil import which
 from typing import Any, TypeVar
 
 import pytest
@@ -26,12 +24,12 @@ from equipoise.plan.soft import SoftState
 from tests.lab.lab import FLOATING, VIPS, Lab, Segment, missing
 from tests.lab.machines import Call, write_pages
 from tests.system.balancer import eventually
+from tests.system.conntrackd import PROGRAM, conntrackd
 from tests.system.netns import Host
 from tests.unit.engines.layer4.plans import plan_of
 
 VIP, PORT, NAT_PORT = VIPS[0], 8001, 8002
 ADDRESSES = ((VIP, "eth0"), (FLOATING[0], "eth1"))
-CONNTRACKD = which("conntrackd", path="/usr/local/sbin:/usr/sbin:/sbin:/usr/bin")
 Result = TypeVar("Result")
 
 
@@ -107,29 +105,6 @@ class Machine:
 
     def has(self, address: str) -> bool:
         return f" {address}/" in self.host.ip("-brief", "address")
-
-
-@contextmanager
-def tracking(machine: Machine) -> Iterator[None]:
-    """Run conntrackd with what the engine wrote, but for the places of its lock and its socket."""
-    text = (machine.folder / "conntrackd.conf").read_text()
-    for place, name in (("/var/lock/conntrack.lock", "lock"), ("/var/run/conntrackd.ctl", "ctl")):
-        assert place in text
-        text = text.replace(place, str(machine.folder / name))
-    file = machine.folder / "tried.conf"
-    file.write_text(text)
-    quiet = subprocess.DEVNULL
-    with (machine.folder / "conntrackd.log").open("w") as log:
-        process = subprocess.Popen(
-            [*machine.host.prefix, str(CONNTRACKD), "-C", str(file)], stdin=quiet, stdout=log, stderr=log
-        )
-    try:
-        eventually((machine.folder / "ctl").exists, 20, "conntrackd")
-        assert process.poll() is None
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 class Pair:
@@ -219,12 +194,13 @@ def test_flows_that_ended_at_the_other_machine_are_forgotten_here(pair: Pair, mo
     eventually(lambda: pair.second.connections() == pair.first.connections() == 0, 30, "the end of the flow")
 
 
-@pytest.mark.skipif(CONNTRACKD is None, reason="no conntrackd here")
+@pytest.mark.skipif(PROGRAM is None, reason="no conntrackd here")
 def test_a_translated_connection_goes_on_at_the_other_machine_and_back(pair: Pair) -> None:
     machines = (pair.first, pair.second)
     for machine in machines:
         machine.host.set_kernel(netfilter__nf_conntrack_tcp_be_liberal=1)  # for the way back
-    with tracking(pair.first), tracking(pair.second), pair.call(NAT_PORT) as call:
+    first, second = (conntrackd(machine.host, machine.folder / "conntrackd.conf") for machine in machines)
+    with first, second, pair.call(NAT_PORT) as call:
         node = call.node()
         eventually(lambda: "ASSURED" in pair.second.tracked(), 30, "the connection at the other machine")
         marks = [machine.tracked().split("mark=")[1].split()[0] for machine in machines]

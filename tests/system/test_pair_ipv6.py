@@ -107,7 +107,7 @@ def test_a_power_loss_interrupts_new_connections_for_a_moment(pair6: Pair) -> No
 
 def test_what_is_open_and_what_is_known_of_clients_survives_a_power_loss(pair6: Pair) -> None:
     active, standby = pair6.whole()
-    with tracking(active), tracking(standby):
+    with tracking(active, standby):
         before = nodes_of_clients(pair6, SOURCES6)
         downloads = followed_downloads(pair6, active, standby)
         with pair6.without_power(active):

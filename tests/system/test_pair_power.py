@@ -52,7 +52,7 @@ def test_power_loss_interrupts_new_connections_for_a_moment_and_the_machine_come
 def test_layer_4_downloads_go_on_through_the_power_loss_of_their_balancer(pair: Pair) -> None:
     """Those of l4_nat where conntrackd runs, as docs/explanation say."""
     active, standby = pair.whole()
-    with tracking(active), tracking(standby):
+    with tracking(active, standby):
         downloads = followed_downloads(pair, active, standby)
         with pair.without_power(active):
             assert all(download.is_whole() for download in downloads)
